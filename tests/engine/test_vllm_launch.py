@@ -11,13 +11,15 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
+import numpy
 import pytest
 import torch
 
 from logpi.engine.engine import Engine
 from logpi.engine.sampling import Request, Sampling
-from logpi.engine.vllm import launch
+from logpi.engine.vllm import launch, plugin
 from logpi.engine.vllm.launch import ServerProcess, serve_arguments
 from logpi.engine.vllm.sampler import VLLMSampler
 from logpi.engine.vllm.server import started
@@ -184,3 +186,23 @@ def test_where_vllm_is(tmp_path, monkeypatch) -> None:
     assert launch.vllm_python() == "/a/python"
     monkeypatch.delenv(launch.PYTHON)
     assert launch.vllm_python() == sys.executable
+
+
+def test_a_row_that_is_not_read_yet_keeps_its_seed(monkeypatch) -> None:
+    """On a CPU vLLM must not see the generators of such rows: it sets them back, and dies."""
+
+    class GPUModelRunner:
+        input_batch = SimpleNamespace(num_reqs=3, generators={0: "a", 2: "c", 3: "d"})
+        discard_request_mask = SimpleNamespace(np=numpy.array([True, True, False, True]))
+
+        def sample_tokens(self, grammar: str) -> tuple[str, dict[int, str]]:
+            return grammar, dict(self.input_batch.generators)
+
+    name = "vllm.v1.worker.gpu_model_runner"
+    module = ModuleType(name)
+    module.__dict__["GPUModelRunner"] = GPUModelRunner
+    monkeypatch.setitem(sys.modules, name, module)
+    for _ in range(2):
+        plugin._keep_seeds()
+    assert GPUModelRunner().sample_tokens("g") == ("g", {2: "c", 3: "d"})
+    assert GPUModelRunner.input_batch.generators == {0: "a", 2: "c", 3: "d"}

@@ -215,6 +215,34 @@ def test_a_run_and_its_death(tmp_path) -> None:
     assert not set(processes()) - before
 
 
+def test_a_run_that_samples_ahead(tmp_path) -> None:
+    """Weights go while rows are sampled, which are read again under them, and no server is lost."""
+    before = set(processes())
+    run = logpi.RL(
+        model=make_policy(),
+        task=[{"prompt": f"{a} and {a + 1}:"} for a in range(64)],
+        rewards=[_digits],
+        sampler="vllm",
+        vllm_python=PYTHON,
+        ahead=1,
+        steps=12,
+        num_generations=8,
+        max_completion_length=96,
+        lr=3e-3,
+        eval_items=2,
+        eval_every=0,
+        out=tmp_path / "run",
+    )
+    run.run()
+    lines = (tmp_path / "run/metrics.jsonl").read_text().splitlines()
+    rows = [row for row in map(json.loads, lines) if "loss" in row]
+    for row in rows:
+        kept = ("staleness/mean", "staleness/max", "gap_sampler/mean", "gap_sync", "time/sync")
+        print({k: row[k] for k in ("step", "reward", "step_time", "time/rollout", *kept)})
+        assert row["staleness/max"] <= 1 and 0 < row["gap_sync"] < 1e-5
+    assert not set(processes()) - before
+
+
 class Counting:
     """A task whose environment says how many characters a turn had, up to three times."""
 

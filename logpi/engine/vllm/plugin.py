@@ -97,10 +97,10 @@ def _keep_seeds() -> None:
     from vllm.v1.worker.gpu_model_runner import GPUModelRunner  # pyright: ignore[reportMissingImports]
 
     sample: Any = GPUModelRunner.sample_tokens
-    if hasattr(sample, "keeps_seeds"):
+    if sample.__name__ == "sample_and_keep_seeds":
         return
 
-    def sample_tokens(runner: Any, *arguments: Any, **keywords: Any) -> Any:
+    def sample_and_keep_seeds(runner: Any, *arguments: Any, **keywords: Any) -> Any:
         batch = runner.input_batch
         unfinished = runner.discard_request_mask.np[: batch.num_reqs].nonzero()[0].tolist()
         kept = {i: batch.generators.pop(i) for i in unfinished if i in batch.generators}
@@ -109,5 +109,4 @@ def _keep_seeds() -> None:
         finally:
             batch.generators.update(kept)
 
-    sample_tokens.keeps_seeds = True  # type: ignore[attr-defined]
-    GPUModelRunner.sample_tokens = sample_tokens
+    GPUModelRunner.sample_tokens = sample_and_keep_seeds
