@@ -21,6 +21,7 @@ from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any
 
+from logpi.distributed.world import current
 from logpi.jobs.common import check_alike
 from logpi.jobs.options.fields import option
 from logpi.jobs.options.model import DEVICES
@@ -29,6 +30,7 @@ from logpi.jobs.options.saved import to_json
 if TYPE_CHECKING:
     from logpi.policies.causal_lm import CausalLM
     from logpi.runs.directory import Run
+    from logpi.runs.ranks import JointRun
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +42,7 @@ class ChainArguments:
     out: Path | None = option(None, help="directory (default: runs/COMMAND-1, -2, …)")
 
 
-def home(arguments: Any, command: str, free: Sequence[str] = ()) -> Run:
+def home(arguments: Any, command: str, free: Sequence[str] = ()) -> Run | JointRun:
     """The directory of a chain of jobs: a new one, or the one of a chain that was stopped.
 
     Args:
@@ -52,14 +54,18 @@ def home(arguments: Any, command: str, free: Sequence[str] = ()) -> Run:
     """
     from logpi.runs.directory import Run, next_path
     from logpi.runs.disk import refuse_unwritable
+    from logpi.runs.ranks import joint_run
 
-    saved = to_json(arguments)
-    out = arguments.out or next_path(command)
-    refuse_unwritable(out, "give another --out")
-    if not (out / "arguments.json").exists():
-        return Run.create(out, command, saved)
-    check_alike(out, command, saved, ("out", "device", *free))
-    return Run.open(out)
+    def make() -> Run:
+        saved = to_json(arguments)
+        out = arguments.out or next_path(command)
+        refuse_unwritable(out, "give another --out")
+        if not (out / "arguments.json").exists():
+            return Run.create(out, command, saved)
+        check_alike(out, command, saved, ("out", "device", *free))
+        return Run.open(out)
+
+    return joint_run(make)
 
 
 def base_model(path: Path, make: Callable[[], CausalLM]) -> Path:
@@ -89,7 +95,8 @@ def stage(job: Any) -> tuple[Path, float]:
         Stopped: a signal ended it, and so ends the chain.
     """
     model, start = job.out / "model", time.perf_counter()
-    if not (model / "config.json").exists():
-        has_begun = (job.out / "arguments.json").exists()
-        (replace(job, resume=job.out) if has_begun else job).run()
+    files = (model / "config.json", job.out / "arguments.json")
+    done, begun = current().by_first(lambda: [file.exists() for file in files])
+    if not done:
+        (replace(job, resume=job.out) if begun else job).run()
     return model, time.perf_counter() - start

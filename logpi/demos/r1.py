@@ -28,6 +28,7 @@ from logpi.demos.r1_arguments import R1, judged, settled
 from logpi.demos.r1_harvest import harvest, in_one_line
 from logpi.demos.r1_recipe import STAGES, Stage
 from logpi.demos.r1_stages import base, done, job
+from logpi.distributed.world import current
 from logpi.errors import Stopped, UserError, as_user_errors
 from logpi.jobs.common import opened
 from logpi.jobs.job import Job
@@ -75,7 +76,8 @@ def _anew(words: list[str]) -> tuple[list[str], str, list[str]]:
 
 def run(a: R1, anew: str = "", pairs: Sequence[str] = ()) -> None:
     """All stages, in order; `anew`: from this one on again, with further settings in `pairs`."""
-    available(a)
+    world = current()
+    world.by_first(lambda: available(a))
     with as_user_errors():
         now = replace(a, set=(*a.set, *pairs))
         whole = settled(now)
@@ -83,12 +85,13 @@ def run(a: R1, anew: str = "", pairs: Sequence[str] = ()) -> None:
         _check(whole)
     with opened(a, "r1") as home:
         if anew:
-            _set_aside(home.path, anew)
+            world.by_first(lambda: _set_aside(home.path, anew))
         home.rearrange(to_json(now))
         chain = Chain(replace(whole, resume=None, out=home.path), home.path)
         start = time.perf_counter()
         rows = [row for stage in STAGES.values() if (row := chain.stage(stage)) is not None]
-        r1_report.report(chain.a, rows, home.path, time.perf_counter() - start)
+        seconds = time.perf_counter() - start
+        world.by_first(lambda: r1_report.report(chain.a, rows, home.path, seconds))
 
 
 def _check(a: R1) -> None:
@@ -165,7 +168,7 @@ class Chain:
         if self._idle(stage):
             return None
         path = self.out / stage.name
-        whole = done(path)
+        whole = current().by_first(lambda: done(path))
         place = f"{list(STAGES).index(stage.name) + 1} of {len(STAGES)}"
         print(
             f"\n== {stage.name} ({place}): {'whole already' if whole else f'{stage.job} → {path}'}",
@@ -173,7 +176,7 @@ class Chain:
         )
         if not whole:
             self._run(stage)
-        self._tidy(path)
+        current().by_first(lambda: self._tidy(path))
         if stage.job == "harvest" and whole:
             print(in_one_line(path / "counts.json", stage.name))
         if not stage.title:
@@ -218,8 +221,9 @@ class Chain:
         if stage.name == "base" and self.a.model:  # the user's own
             return
         if stage.name == "base":
-            r1_data.write_data(self.out / "data", self.a.seed)
-            reading = r1_data.base(self.out, self.out / "data", self.a.seed, self.a.device)
+            data, seed, device = self.out / "data", self.a.seed, self.a.device
+            current().by_first(lambda: r1_data.write_data(data, seed))
+            reading = current().by_first(lambda: r1_data.base(self.out, data, seed, device))
             self._job(stage, base(self.a, reading))
         elif stage.job == "harvest":
             harvest(self.a, stage, self._start(stage), self.out, self.general)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from logpi.demos.r1_arguments import R1, judged, model_of, template
 from logpi.demos.r1_recipe import STAGES, Stage
+from logpi.distributed.world import current
 from logpi.errors import as_user_errors
 
 if TYPE_CHECKING:
@@ -44,13 +45,17 @@ def harvest(a: R1, stage: Stage, model: str, out: Path, general: str) -> None:
             seed=a.seed + number,
             progress=lambda done, _: progress.step(done, {}),
         )
-        if general and stage.name == "rejection":
+
+        def mix() -> None:
             write_rows(path / "reasoning.jsonl", kept)
             other = RowsTask(general).rows("train", a.seed)
             both = mixed(kept, other, a.general_share, a.seed)
             write_rows(path / "train.jsonl", both)
             counts = json.loads((path / "counts.json").read_text())
             write_counts(path, counts | {"general": len(both) - len(kept)})
+
+        if general and stage.name == "rejection":
+            current().by_first(mix)
     print(in_one_line(path / "counts.json", stage.name))
 
 

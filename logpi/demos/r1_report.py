@@ -21,6 +21,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
+from logpi.distributed.world import current
+
 if TYPE_CHECKING:
     from logpi.demos.r1_arguments import R1
     from logpi.demos.r1_recipe import Stage
@@ -65,13 +67,18 @@ def measured(a: R1, stage: Stage, model: str, path: Path, general: str) -> Measu
     """Measure, or read what was measured."""
     from logpi.runs import disk
 
-    place = path / "measured.json"
-    if place.exists():
+    place, world = path / "measured.json", current()
+    if world.by_first(place.exists):
         return Measured(**json.loads(place.read_text()))
-    path.mkdir(parents=True, exist_ok=True)
     measures = _measure(a, stage.title, model, general)
     measures = replace(measures, numbers=measures.numbers | {"seconds": spent(path)})
-    disk.write(place, json.dumps(asdict(measures), ensure_ascii=False, indent=1).encode())
+    text = json.dumps(asdict(measures), ensure_ascii=False, indent=1)
+
+    def write() -> None:
+        path.mkdir(parents=True, exist_ok=True)
+        disk.write(place, text.encode())
+
+    world.by_first(write)
     shown = ", ".join(
         f"{title} {spec.format(measures.numbers[k])}"
         for k, (title, spec) in COLUMNS.items()

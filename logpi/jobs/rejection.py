@@ -17,10 +17,12 @@ import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
 
+from logpi.distributed.world import current
 from logpi.envs.task import Row
 from logpi.errors import RunError, UserError
 from logpi.evaluation.scorers import score_rows
@@ -94,6 +96,11 @@ def harvest(
         return [s for a in ask(some, seed) for s in _samples(a)]
 
     samples = chunked(path, rows, sample, seed=seed, progress=progress)
+    return current().by_first(lambda: _kept(path, samples, rewards, rules))
+
+
+def _kept(path: Path, samples: list[Sample], rewards: Rewards, rules: Rules) -> list[Row]:
+    """Clean, count and write."""
     kept = clean(samples, rewards, rules)
     counts = _counts(samples)
     write_rows(path / "samples.jsonl", samples)
@@ -121,11 +128,13 @@ def chunked(
 
     What was made before a kill is read.
     """
+    world = current()
     out: list[Sample] = []
     for chunk, first in enumerate(range(0, len(rows), CHUNK)):
         place = path / "chunks" / f"{chunk:05d}.jsonl"
-        if not place.exists():
-            write_rows(place, make(rows[first : first + CHUNK], seed * 1_000_003 + chunk))
+        if not world.by_first(place.exists):
+            records = make(rows[first : first + CHUNK], seed * 1_000_003 + chunk)
+            world.by_first(partial(write_rows, place, records))
         out += read_rows(place)
         if progress is not None:
             progress(min(first + CHUNK, len(rows)), len(rows))
