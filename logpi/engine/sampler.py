@@ -76,6 +76,9 @@ class Elsewhere:
     def generate(self, requests: Sequence[Request], *_: Any, **__: Any) -> list[list[Completion]]:
         raise RuntimeError("only the first rank samples")
 
+    def metrics(self) -> dict[str, float]:
+        return {}
+
     def follow(self, policy: AbstractContextManager[Any]) -> None: ...
     def publish(self) -> None: ...
     def abort(self) -> None: ...

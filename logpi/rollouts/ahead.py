@@ -220,7 +220,7 @@ class Ahead:
     @contextmanager
     def _standing_still(self) -> Iterator[None]:
         """The policy does not change in here; the sampler gets its weights first."""
-        self.sampler.publish()
+        current().together(self.sampler.publish)
         self.learning = False
         self.policy.release()
         try:
