@@ -152,6 +152,22 @@ def refuse_unwritable(path: Path, then: str = "") -> None:
             raise OSError(errno.EACCES, os.strerror(errno.EACCES), str(nearest))
 
 
+@contextmanager
+def in_turn(path: Path) -> Iterator[None]:
+    """One process of this machine at a time; the others wait. Without a lock where the file system
+    has none, or nothing can be written."""
+    from filelock import FileLock
+
+    held = FileLock(path)
+    with suppress(OSError, NotImplementedError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        held.acquire()
+    try:
+        yield
+    finally:
+        held.release()
+
+
 def lock(path: Path) -> FileLock:
     """Hold `path` for this process until `release()` or until the process ends, however it ends.
 

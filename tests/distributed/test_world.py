@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -125,3 +127,30 @@ def test_ranks_on_one_machine_share_its_cores(monkeypatch: pytest.MonkeyPatch) -
     for said, share in (("1", 8), ("3", 2), ("16", 1), ("many", 8)):
         monkeypatch.setenv("LOCAL_WORLD_SIZE", said)
         assert cores() == share
+
+
+def _index(corpus: str, cache: str) -> tuple[int, list[str]]:
+    from logpi.envs.tools import ranking
+
+    made = []
+    tokens = ranking.terms
+
+    def counted(text: str) -> list[str]:
+        made.append(text)
+        return tokens(text)
+
+    ranking.terms = counted
+    world = current()
+    world.gather(0)
+    found = ranking.Corpus(corpus, cache).search(["rome"], 1)[0]
+    return len(made), [document.id for document in found]
+
+
+def test_an_index_is_made_once_on_a_machine(tmp_path: Path) -> None:
+    rows = [{"id": "0", "contents": "Paris is in France"}, {"id": "1", "contents": "Rome in Italy"}]
+    corpus = tmp_path / "corpus.jsonl"
+    corpus.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    results = on_ranks(3, _index, str(corpus), str(tmp_path / "cache"))
+    assert [ids for _, ids in results] == [["1"]] * 3
+    # the query is one more text
+    assert sorted(count for count, _ in results) == [1, 1, 3]

@@ -28,6 +28,7 @@ from typing import Any, Protocol
 
 from logpi.envs.conversation import encodable
 from logpi.envs.tools.tool import Tool, tool
+from logpi.runs import disk
 
 K1, B = 1.5, 0.75
 _WORD = re.compile(r"\w+")
@@ -158,7 +159,14 @@ def _digest(path: Path) -> str:
 
 def _indexed(documents: Sequence[Document], place: Path | None = None) -> Any:
     """The index at `place`, or a new one, which is written there as a whole; None for documents
-    without any word."""
+    without any word. Of several processes one makes it, and the others read its file."""
+    if place is None:
+        return _made(documents, None)
+    with disk.in_turn(place.with_suffix(".lock")):
+        return _made(documents, place)
+
+
+def _made(documents: Sequence[Document], place: Path | None) -> Any:
     import bm25s
 
     if place is not None and place.is_dir():
