@@ -28,6 +28,7 @@ from logpi.jobs.rl_parts import (
     algorithm_of,
     by_reward,
     curves_of,
+    idle_ranks,
     make_learner,
     make_reference,
     roles_in_memory,
@@ -180,6 +181,7 @@ class RL(
         roles = roles_in_memory(self, learns, policy, reference, data.rewards)
         notes = [describe(method), policy.template.describe()]
         notes += [memory(roles)] if len(roles) > 1 else []
+        notes += idle_ranks(self.prompts)
         print(*notes, sep="\n\n", file=sys.stderr)
         progress = Progress(self.steps)
         rollout.progress = evaluator.progress = lambda done, total: progress.phase(

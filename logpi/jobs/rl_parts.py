@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
+from logpi.distributed.world import current
 from logpi.errors import UserError
 from logpi.jobs.common import whole_groups
 from logpi.jobs.memory import Role
@@ -141,6 +142,17 @@ def sampled_ahead(
         total=a.steps,
     )
     return stack.enter_context(ahead), ahead.resting(evaluate)
+
+
+def idle_ranks(prompts: int) -> list[str]:
+    """What to say of ranks that have no prompt to sample."""
+    ranks = current().size
+    if ranks <= prompts:
+        return []
+    return [
+        f"{ranks} ranks share {prompts} prompts, so {ranks - prompts} of them have nothing to"
+        f" sample and only learn: --prompts {ranks}, or a multiple, uses all"
+    ]
 
 
 def algorithm_of(a: Any) -> Algorithm:

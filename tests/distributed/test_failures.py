@@ -4,12 +4,14 @@ another number of ranks goes on."""
 from __future__ import annotations
 
 import errno
+import io
 import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import redirect_stderr
 from pathlib import Path
 from typing import Any
 
@@ -165,12 +167,18 @@ def test_a_gradient_that_is_no_number_on_one_rank_is_left_out_on_all(
     assert [value for value, _ in results] == [[0.0, 0.0, 1.0, 0.0]] * 2, results
 
 
-def one_group(model: str, out: Path) -> int:
-    return train(model, steps=2, out=out, prompts=1)
+def one_group(model: str, out: Path) -> tuple[int, str]:
+    said = io.StringIO()
+    with redirect_stderr(said):
+        return train(model, steps=2, out=out, prompts=1), said.getvalue()
 
 
 def test_ranks_without_work_keep_step(model: str, tmp_path: Path) -> None:
-    assert on_ranks(3, one_group, model, tmp_path / "run") == [2, 2, 2]
+    results = on_ranks(3, one_group, model, tmp_path / "run")
+    assert [steps for steps, _ in results] == [2, 2, 2]
+    said = [text for _, text in results]
+    assert "3 ranks share 1 prompts, so 2 of them have nothing to sample" in said[0]
+    assert said[1] == said[2] == ""
 
 
 def signalled(model: str, out: Path) -> str:
