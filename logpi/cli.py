@@ -70,7 +70,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 2
-    return _shown(argv[0], argv[1:])
+    try:
+        return _shown(argv[0], argv[1:])
+    finally:
+        if ranks() > 1:
+            from logpi.distributed.world import leave
+
+            leave()
 
 
 def _run(command: str, argv: Sequence[str]) -> int:

@@ -24,7 +24,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-__all__ = ["TOLD", "World", "alone", "current", "is_sharded", "joined", "quiet_ranks"]
+__all__ = ["TOLD", "World", "alone", "current", "is_sharded", "joined", "leave", "quiet_ranks"]
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -261,6 +261,18 @@ def quiet_ranks() -> Iterator[None]:
         return
     with open(os.devnull, "w") as nowhere, redirect_stderr(nowhere), redirect_stdout(nowhere):
         yield
+
+
+def leave() -> None:
+    """End the exchange with the other ranks, as the last thing that a process does: gloo's threads
+    may abort a process that ends under them."""
+    global _current
+    if joined() and current().size > 1:
+        from torch.distributed import destroy_process_group
+
+        with suppress(RuntimeError, ValueError):
+            destroy_process_group()
+    _current = None
 
 
 def _join() -> World:

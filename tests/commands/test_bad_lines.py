@@ -329,6 +329,12 @@ BAD: dict[str, list[tuple[str, str]]] = {
         ("--model RUN", "cannot load"),
         ("--device nosuch", "unknown device"),
     ],
+    "launch": [
+        ("", "--learners must be given"),
+        ("--learners 0 -- rl", "--learners '0': e.g. --learners 8"),
+        ("--learners 2 -- gym", "the others work in one process"),
+        ("--lerners 2 -- rl", "did you mean --learners"),
+    ],
     "sweep": [
         ("", "JOB must be given"),
         ("gym", "say what varies"),
