@@ -24,8 +24,12 @@ from logpi.runs.metrics import read_metrics
 from tests.tiny import tiny_model, tiny_tokenizer
 
 STEPS = 12
+# it takes its time, so that a signal comes before the end
 REWARD = """\
+import time
+
 def even(completions, **_):
+    time.sleep(0.3)
     return [sum(c in "aeiou02468" for c in text) / 4 for text in completions]
 """
 
