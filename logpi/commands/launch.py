@@ -108,6 +108,8 @@ def read(argv: Sequence[str]) -> tuple[Launch, list[str]]:
 
     words = list(argv)
     end = words.index("--") if "--" in words else len(words)
+    if end == len(words) and set(words) & set(COMMANDS):
+        raise UserError("what to launch comes after --: logpi launch --learners 2 -- rl --model M")
     a = parse(Launch, words[:end], "logpi launch", SUMMARY)
     command = words[end + 1 :]
     if command[:1] == ["logpi"]:

@@ -58,7 +58,10 @@ def script(plan: Placement, asked: Allocation) -> str:
         "signal": f"B:USR1@{asked.notice}",
         **asked.options,
     }
-    lines = [f"#SBATCH --{name}" + (f"={text}" if text else "") for name, text in options.items()]
+    lines = [
+        f"#SBATCH --{name}" + (f"={shlex.quote(text)}" if text else "")
+        for name, text in options.items()
+    ]
     words = shlex.join(plan.words()) + servers.sampler
     return TEXT.format(
         options="\n".join(lines),

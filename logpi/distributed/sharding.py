@@ -93,7 +93,7 @@ class Shard:
         if shards * replicas != size:
             raise UserError(
                 f"--shard {said} is for {shards * replicas} ranks and there are {size}: N shards"
-                " times M replicas is the number of ranks (start them with torchrun)"
+                " times M replicas is the number of ranks; --shard none leaves weights whole"
             )
         return cls(shards, replicas, offload=offload) if size > 1 else NONE
 

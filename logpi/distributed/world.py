@@ -88,16 +88,26 @@ class World:
 
     # --- objects ---
 
-    def gather(self, value: T) -> list[T]:
-        """Everybody's value, by rank; the same list on every rank."""
+    def gather(self, value: T, what: str = "exchanging results") -> list[T]:
+        """Everybody's value, by rank; the same list on every rank.
+
+        Raises:
+            RunError: another rank is gone, does not answer, or exchanges something else.
+        """
         if self.size == 1:
             return [value]
         from torch.distributed import all_gather_object
 
-        values: list[Any] = [None] * self.size
-        with _named("gathering"):
-            all_gather_object(values, value, group=self._data)
-        return values
+        told: list[Any] = [None] * self.size
+        with _named(what):
+            all_gather_object(told, (what, value), group=self._data)
+        for rank, (other, _) in enumerate(told):
+            if other != told[0][0]:
+                raise RunError(
+                    f"rank 0 is {told[0][0]} and rank {rank} is {other}: every rank must do the"
+                    " same, also between the steps of a loop (did one leave it, or raise?)"
+                )
+        return [value for _, value in told]
 
     def broadcast(self, value: T | None = None) -> T:
         """The first rank's value, on every rank."""
@@ -120,7 +130,8 @@ class World:
             result = work()
         except Exception as error:
             cause, failure = error, _failure(self.rank, error)
-        failures = [f for f in self.gather(failure) if f is not None]
+        told = self.gather(failure, "ending a piece of work")
+        failures = [f for f in told if f is not None]
         if failures:
             error = cause or failures[0].error()
             # the first rank says it for all
@@ -162,7 +173,7 @@ class World:
 
     def most(self, number: float) -> float:
         """The largest of everybody's numbers."""
-        return max(self.gather(number))
+        return max(self.gather(number, "comparing numbers"))
 
     def same(self, values: Mapping[str, Iterable[Any]]) -> None:
         """Raises RunError on every rank if the ranks hold different values.
@@ -172,7 +183,8 @@ class World:
         """
         if self.size == 1:
             return
-        digests = self.gather({name: _digest(some) for name, some in values.items()})
+        mine = {name: _digest(some) for name, some in values.items()}
+        digests = self.gather(mine, "comparing what it learns from")
         for rank, digest in enumerate(digests):
             odd = [name for name in values if digest[name] != digests[0][name]]
             if odd:
@@ -325,10 +337,14 @@ def _named(what: str) -> Iterator[None]:
     except RuntimeError as error:
         text = one_line(error)
         late = "timed out" in text.lower() or "timeout" in text.lower()
-        why = "does not answer in time" if late else "is gone"
+        why = (
+            "does not answer in time: it hangs, or needs longer than LOGPI_DATA_TIMEOUT allows"
+            if late
+            else "is gone; its own message says more"
+        )
         raise RunError(
-            f"another rank {why} ({what}); its own message says more. The last checkpoint is"
-            " intact: start the same command again, or with --resume RUN"
+            f"another rank {why} (this one was {what}). What was saved can be resumed: start the"
+            " same command again"
         ) from error
 
 

@@ -107,7 +107,9 @@ class RL(
             " directory"
         ),
     )
-    algorithm: str | Any = option("grpo", objects=True, help="a row of `logpi algorithms`")
+    algorithm: str | Any = option(
+        "grpo", objects=True, help="a row of `logpi algorithms`, or FILE.py:NAME"
+    )
     options: Mapping[str, Any] = option(
         {},
         help=(

@@ -17,7 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from logpi.distributed import cores
+from logpi.distributed import cores, ranks
 from logpi.errors import UserError, shell
 from logpi.jobs.common import opened
 from logpi.jobs.job import Job
@@ -35,6 +35,11 @@ def command(cls: type[Job], description: str, argv: Sequence[str]) -> int:
 @shell()
 def start(job: Any, title: str = "") -> None:
     """Run a job, or each of its seeds. Arguments and errors as of `run_seeds`."""
+    if job.seeds > 1 and ranks() > 1:
+        raise UserError(
+            f"--seeds starts a process for each seed, and {ranks()} ranks were started for one run:"
+            " leave --seeds out and launch each --seed by itself, or leave the launcher out"
+        )
     if job.seeds > 1:
         run_seeds(job, title)
     else:

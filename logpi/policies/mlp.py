@@ -190,7 +190,12 @@ class ActorCritic(nn.Module):
                 f" {x.ndim}: shape {x.shape}"
             )
         rows = x if x.ndim > self.axes else x[None]
-        params = self.actor()(rows if x.dtype == np.uint8 else rows.astype(np.float32))
+        try:
+            params = self.actor()(rows if x.dtype == np.uint8 else rows.astype(np.float32))
+        except (ValueError, RuntimeError):
+            raise ValueError(
+                f"observations of shape {x.shape} are not those that this policy learned from"
+            ) from None
         kind, random = self.kind, np.random.default_rng(rng)
         actions = kind.to_env(kind.mode(params) if greedy else kind.sample(params, random))
         return actions if x.ndim > self.axes else actions[0]

@@ -334,6 +334,7 @@ BAD: dict[str, list[tuple[str, str]]] = {
         ("--learners 0 -- rl", "--learners '0': e.g. --learners 8"),
         ("--learners 2 -- gym", "the others work in one process"),
         ("--lerners 2 -- rl", "did you mean --learners"),
+        ("--learners 2 rl --model x", "what to launch comes after --"),
     ],
     "sweep": [
         ("", "JOB must be given"),

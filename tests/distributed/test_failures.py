@@ -253,6 +253,7 @@ def command(*words: str, ranks: int = 2) -> list[subprocess.CompletedProcess]:
         ),
         (["rl", "--model", "MODEL", "--algorithm", "trpo"], "works in one process"),
         (["rl", "--model", "MODEL", "--stepz", "3"], "--stepz"),
+        (["rl", "--model", "MODEL", "--seeds", "2"], "--seeds starts a process for each seed"),
     ],
 )
 def test_bad_input_is_one_line_on_one_rank(words: list[str], line: str, model: str) -> None:

@@ -98,7 +98,7 @@ def _dies() -> None:
 def test_a_rank_that_is_gone_is_noticed_at_once() -> None:
     start = time.perf_counter()
     first, second = outcomes(2, _dies)
-    assert first[0].startswith("RunError: another rank is gone (gathering)")
+    assert first[0].startswith("RunError: another rank is gone; its own message says more")
     assert second[0] == "exit code 3"
     assert time.perf_counter() - start < 60
 
@@ -154,3 +154,15 @@ def test_an_index_is_made_once_on_a_machine(tmp_path: Path) -> None:
     assert [ids for _, ids in results] == [["1"]] * 3
     # the query is one more text
     assert sorted(count for count, _ in results) == [1, 1, 3]
+
+
+def _out_of_step() -> None:
+    world = current()
+    world.most(0) if world.first else world.together(lambda: None)
+
+
+def test_ranks_that_do_different_things_say_so() -> None:
+    for text, _ in outcomes(2, _out_of_step):
+        assert text.startswith(
+            "RunError: rank 0 is comparing numbers and rank 1 is ending a piece of work: every rank"
+        ), text

@@ -53,6 +53,8 @@ def test_frames():
     frame = np.random.default_rng(0).integers(0, 255, (12, 12, 3), dtype=np.uint8)
     logits = policy.actor()(frame[None])
     assert policy.act(frame) == logits.argmax() and policy.act(frame[None]).shape == (1,)
+    with pytest.raises(ValueError, match=r"shape \(3,\) are not those that this policy learned"):
+        linear(Categorical(2), [[1.0, 0.0], [0.0, 1.0]]).act([1.0, 2.0, 3.0])
     with pytest.raises(ValueError, match="an observation has 3 axes here"):
         policy.act(frame[0])
 

@@ -212,11 +212,11 @@ def test_a_run_whose_every_step_was_left_out_does_not_exit_0(
 # --- one process ---
 
 
-def test_a_launcher_of_several_processes_is_refused(
-    tmp_path: Path, model: Path, monkeypatch, capsys
+def test_a_launcher_of_several_processes_is_refused_by_what_cannot_share_its_work(
+    tmp_path: Path, monkeypatch, capsys
 ) -> None:
     """Each would have done the whole experiment."""
-    words = ["sft", "--model", str(model), "--task", "addition", "--rows", "2", "--steps", "1"]
+    words = ["gym", "--env", "CartPole-v1", "--steps", "2048"]
     words += ["--out", str(tmp_path / "run")]
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert main(words) == 2
