@@ -40,8 +40,10 @@ class StopSignals:
 
     def agreed(self) -> int:
         """The signal that came to any of the ranks, which all call this at the same place; or 0."""
-        self.came = int(current().most(self.came))
-        return self.came
+        # only then written, or a signal that comes meanwhile would be lost
+        if agreed := int(current().most(self.came)):
+            self.came = agreed
+        return agreed
 
     def _handle(self, number: int, frame: Any) -> None:
         if self.came:

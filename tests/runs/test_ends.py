@@ -17,6 +17,7 @@ import torch
 import logpi
 from logpi.cli import main
 from logpi.demos.chain import stage
+from logpi.distributed.world import World
 from logpi.envs.tasks import Addition
 from logpi.errors import RunError, Stopped, UserError
 from logpi.jobs import common
@@ -25,6 +26,7 @@ from logpi.jobs.sft import SFT
 from logpi.policies.small import small_policy
 from logpi.runs.directory import Run
 from logpi.runs.progress import Progress
+from logpi.runs.signals import StopSignals
 from logpi.train import Outcome, complete, train
 from logpi.updates.adamw import AdamW
 from tests.test_train import Bandit, Table, parts
@@ -225,3 +227,16 @@ def test_a_launcher_of_several_processes_is_refused_by_what_cannot_share_its_wor
     assert not (tmp_path / "run").exists()
     monkeypatch.setenv("WORLD_SIZE", "1")
     assert main(words) == 0
+
+
+def test_a_signal_that_comes_while_ranks_agree_is_not_lost(monkeypatch) -> None:
+    signals = StopSignals(lambda text: None)
+
+    def most(number: float) -> float:
+        signals._handle(2, None)
+        return number
+
+    monkeypatch.setattr(World, "most", lambda self, number: most(number))
+    assert signals.agreed() == 0
+    monkeypatch.undo()
+    assert signals.agreed() == 2
