@@ -12,14 +12,13 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from logpi.commands import COMMANDS, WITH_RANKS
-from logpi.distributed import ranks
+from logpi.distributed import quiet_ranks, rank, ranks
 from logpi.errors import Stopped, UserError, one_line, shell
 
 # Package -> the extra that installs it.
@@ -85,7 +84,7 @@ def _run(command: str, argv: Sequence[str]) -> int:
             f"logpi {command} works in one process, and {ranks()} were started (WORLD_SIZE): start"
             f" it without torchrun; {', '.join(sorted(WITH_RANKS))} share their work out"
         )
-    with shell(), _one_voice(), warnings.catch_warnings():
+    with shell(), quiet_ranks(), warnings.catch_warnings():
         warnings.showwarning = partial(_warn, warnings.showwarning)
         return COMMANDS[command].load().main(argv)
 
@@ -98,21 +97,6 @@ def _warn(
         logging.getLogger("logpi").warning("%s", message)
     else:
         otherwise(message, category, filename, *rest)
-
-
-@contextmanager
-def _one_voice() -> Iterator[None]:
-    """Of several ranks only the first one speaks."""
-    if _rank() == 0:
-        yield
-        return
-    with open(os.devnull, "w") as nowhere, redirect_stderr(nowhere), redirect_stdout(nowhere):
-        yield
-
-
-def _rank() -> int:
-    said = os.environ.get("RANK", "0")
-    return int(said) if ranks() > 1 and said.isdecimal() else 0
 
 
 def _shown(command: str, argv: Sequence[str]) -> int:
@@ -136,8 +120,8 @@ def _ended(error: BaseException, line: str, code: int) -> int:
     """Say why a command ended, once for all ranks; returns the exit code."""
     from logpi.distributed.world import TOLD, joined
 
-    if rank := _rank():
-        line = f"rank {rank}: {line}"
+    if number := rank():
+        line = f"rank {number}: {line}"
     if ranks() > 1 and (file := os.environ.get("TORCHELASTIC_ERROR_FILE")):
         # torchrun repeats it where it would show a traceback
         extra = {"py_callstack": "", "timestamp": str(int(time.time()))}
@@ -145,7 +129,7 @@ def _ended(error: BaseException, line: str, code: int) -> int:
         Path(file).write_text(json.dumps(message))
     # a stop is agreed by all
     told = isinstance(error, Stopped) or getattr(error, TOLD, False)
-    if not rank or (joined() and not told):
+    if not number or (joined() and not told):
         print(f"logpi: {line}", file=sys.stderr)
     return code
 

@@ -24,12 +24,12 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from logpi.distributed import ranks
+from logpi.distributed import rank, ranks
 from logpi.errors import RunError, SamplerLost, UserError, one_line
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-__all__ = ["TOLD", "World", "alone", "current", "is_sharded", "joined", "leave", "quiet_ranks"]
+__all__ = ["TOLD", "World", "alone", "current", "is_sharded", "joined", "leave"]
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -68,14 +68,10 @@ class World:
 
     Attributes:
         rank: this process, from 0. size: their number.
-        local_rank, local_size: the same among the processes of this machine.
     """
 
-    def __init__(
-        self, rank: int = 0, size: int = 1, local_rank: int = 0, local_size: int = 1
-    ) -> None:
+    def __init__(self, rank: int = 0, size: int = 1) -> None:
         self.rank, self.size = rank, size
-        self.local_rank, self.local_size = local_rank, local_size
         self._data: Any = None  # torch's group of all ranks over gloo; None when alone
 
     def __repr__(self) -> str:
@@ -98,16 +94,16 @@ class World:
             return [value]
         from torch.distributed import all_gather_object
 
-        told: list[Any] = [None] * self.size
+        messages: list[Any] = [None] * self.size
         with _named(what):
-            all_gather_object(told, (what, value), group=self._data)
-        for rank, (other, _) in enumerate(told):
-            if other != told[0][0]:
+            all_gather_object(messages, (what, value), group=self._data)
+        for number, (other, _) in enumerate(messages):
+            if other != messages[0][0]:
                 raise RunError(
-                    f"rank 0 is {told[0][0]} and rank {rank} is {other}: every rank must do the"
-                    " same, also between the steps of a loop (did one leave it, or raise?)"
+                    f"rank 0 is {messages[0][0]} and rank {number} is {other}: every rank must do"
+                    " the same, also between the steps of a loop (did one leave it, or raise?)"
                 )
-        return [value for _, value in told]
+        return [value for _, value in messages]
 
     def broadcast(self, value: T | None = None) -> T:
         """The first rank's value, on every rank."""
@@ -130,8 +126,8 @@ class World:
             result = work()
         except Exception as error:
             cause, failure = error, _failure(self.rank, error)
-        told = self.gather(failure, "ending a piece of work")
-        failures = [f for f in told if f is not None]
+        outcomes = self.gather(failure, "ending a piece of work")
+        failures = [f for f in outcomes if f is not None]
         if failures:
             error = cause or failures[0].error()
             # the first rank says it for all
@@ -171,7 +167,7 @@ class World:
             for x, piece in zip(some, flat.split([x.numel() for x in some]), strict=True):
                 x.detach().copy_(piece.view_as(x))
 
-    def most(self, number: float) -> float:
+    def max(self, number: float) -> float:
         """The largest of everybody's numbers."""
         return max(self.gather(number, "comparing numbers"))
 
@@ -185,12 +181,12 @@ class World:
             return
         mine = {name: _digest(some) for name, some in values.items()}
         digests = self.gather(mine, "comparing what it learns from")
-        for rank, digest in enumerate(digests):
+        for number, digest in enumerate(digests):
             odd = [name for name in values if digest[name] != digests[0][name]]
             if odd:
                 raise RunError(
-                    f"rank {rank} and rank 0 disagree about {odd[0]}, so the run would drift apart:"
-                    " data, rewards and seeds must be the same on every rank"
+                    f"rank {number} and rank 0 disagree about {odd[0]}, so the run would drift"
+                    " apart: data, rewards and seeds must be the same on every rank"
                 )
 
     # --- work ---
@@ -219,7 +215,7 @@ class World:
 
     def channel(self) -> World:
         """The same ranks over a group of their own, for a thread that talks while another does."""
-        other = World(self.rank, self.size, self.local_rank, self.local_size)
+        other = World(self.rank, self.size)
         other._data = _gloo() if self.size > 1 else None
         return other
 
@@ -265,16 +261,6 @@ def joined() -> bool:
     return _current is not None
 
 
-@contextmanager
-def quiet_ranks() -> Iterator[None]:
-    """The first rank speaks for all: the others print nothing meanwhile."""
-    if current().first:
-        yield
-        return
-    with open(os.devnull, "w") as nowhere, redirect_stderr(nowhere), redirect_stdout(nowhere):
-        yield
-
-
 def leave() -> None:
     """End the exchange with the other ranks, as the last thing that a process does: gloo's threads
     may abort a process that ends under them."""
@@ -291,25 +277,20 @@ def _join() -> World:
     import torch
     import torch.distributed as dist
 
-    numbers = {}
-    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"):
-        said = os.environ.get(name, "0" if name == "LOCAL_RANK" else "1" if "LOCAL" in name else "")
-        if not said.isdecimal():
-            raise RunError(f"{name} is {said!r}: start several processes with torchrun")
-        numbers[name] = int(said)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    backend = "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo"
-    if device == "cuda":
-        torch.cuda.set_device(numbers["LOCAL_RANK"] % torch.cuda.device_count())
+    if not os.environ.get("RANK", "").isdecimal():
+        raise RunError("WORLD_SIZE is set and RANK is not: start several processes with torchrun")
+    backend = "gloo"
+    if torch.cuda.is_available():
+        backend = "cpu:gloo,cuda:nccl"
+        here = os.environ.get("LOCAL_RANK", "0")
+        torch.cuda.set_device(int(here) % torch.cuda.device_count())
     if not dist.is_initialized():
         try:
             dist.init_process_group(backend, timeout=_timeout("LOGPI_WEIGHTS_TIMEOUT"))
         except (RuntimeError, ValueError, OSError) as error:
             where = f"{os.environ.get('MASTER_ADDR', '?')}:{os.environ.get('MASTER_PORT', '?')}"
             raise RunError(f"the ranks cannot meet at {where}: {one_line(error)[:200]}") from None
-    world = World(
-        numbers["RANK"], numbers["WORLD_SIZE"], numbers["LOCAL_RANK"], numbers["LOCAL_WORLD_SIZE"]
-    )
+    world = World(rank(), ranks())
     world._data = _gloo()
     return world
 
@@ -321,11 +302,11 @@ def _gloo() -> Any:
 
 
 def _timeout(name: str) -> timedelta:
-    said = os.environ.get(name)
+    text = os.environ.get(name)
     try:
-        seconds = TIMEOUTS[name] if said is None else float(said)
+        seconds = TIMEOUTS[name] if text is None else float(text)
     except ValueError:
-        raise UserError(f"{name} is a number of seconds, not {said!r}") from None
+        raise UserError(f"{name} is a number of seconds, not {text!r}") from None
     return timedelta(seconds=seconds)
 
 
@@ -338,7 +319,8 @@ def _named(what: str) -> Iterator[None]:
         text = one_line(error)
         late = "timed out" in text.lower() or "timeout" in text.lower()
         why = (
-            "does not answer in time: it hangs, or needs longer than LOGPI_DATA_TIMEOUT allows"
+            "does not answer in time: it hangs, or needs longer than LOGPI_DATA_TIMEOUT (for"
+            " weights LOGPI_WEIGHTS_TIMEOUT) allows"
             if late
             else "is gone; its own message says more"
         )

@@ -70,8 +70,8 @@ class IndependentSampler(Sampler, Protocol):
         ...
 
 
-class Elsewhere:
-    """An `IndependentSampler` of the first rank, as the other ranks hold it."""
+class FirstRankSampler:
+    """An `IndependentSampler` of the first rank, as the other ranks hold it: it does nothing."""
 
     def generate(self, requests: Sequence[Request], *_: Any, **__: Any) -> list[list[Completion]]:
         raise RuntimeError("only the first rank samples")

@@ -18,7 +18,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, dataclass_transform
 
-from logpi.distributed.world import current, quiet_ranks
+from logpi.distributed import quiet_ranks
+from logpi.distributed.world import current
 from logpi.errors import UserError, as_user_errors, errors_in_keywords
 from logpi.jobs.common import finish, opened, to_resume
 from logpi.jobs.options.fields import option

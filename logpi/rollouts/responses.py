@@ -132,7 +132,7 @@ class ResponseSampler:
                 responses = world.split(unjudged, judge, shares)
             else:
                 responses = world.split(work, lambda mine: judge(sample(mine)), shares)
-        return responses, {k: world.most(v) for k, v in clock.items()}
+        return responses, {k: world.max(v) for k, v in clock.items()}
 
     def _sample(self, rows: Sequence[Row], requests: Sequence[Request]) -> list[Responses]:
         """Responses to each request, without scores."""

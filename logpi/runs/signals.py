@@ -41,7 +41,7 @@ class StopSignals:
     def agreed(self) -> int:
         """The signal that came to any of the ranks, which all call this at the same place; or 0."""
         # only then written, or a signal that comes meanwhile would be lost
-        if agreed := int(current().most(self.came)):
+        if agreed := int(current().max(self.came)):
             self.came = agreed
         return agreed
 

@@ -26,7 +26,7 @@ def _exchanges() -> dict:
         "broadcast": world.broadcast({"path": "x"} if world.first else None),
         "by_first": world.by_first(lambda: world.rank),
         "sum": [x.tolist() for x in tensors],
-        "most": world.most(world.rank),
+        "max": world.max(world.rank),
         "split": world.split(list("abcd"), lambda mine: [x.upper() for x in mine], shares),
         "channel": world.channel().gather(world.rank),
     }
@@ -40,7 +40,7 @@ def test_everybody_holds_the_same() -> None:
             "broadcast": {"path": "x"},
             "by_first": 0,
             "sum": [[3.0, 3.0, 3.0], [[3.0, 6.0]]],
-            "most": 2,
+            "max": 2,
             "split": ["A", "B", "C", "D"],
             "channel": [0, 1, 2],
         }
@@ -158,7 +158,7 @@ def test_an_index_is_made_once_on_a_machine(tmp_path: Path) -> None:
 
 def _out_of_step() -> None:
     world = current()
-    world.most(0) if world.first else world.together(lambda: None)
+    world.max(0) if world.first else world.together(lambda: None)
 
 
 def test_ranks_that_do_different_things_say_so() -> None:

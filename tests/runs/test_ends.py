@@ -232,11 +232,11 @@ def test_a_launcher_of_several_processes_is_refused_by_what_cannot_share_its_wor
 def test_a_signal_that_comes_while_ranks_agree_is_not_lost(monkeypatch) -> None:
     signals = StopSignals(lambda text: None)
 
-    def most(number: float) -> float:
+    def maximum(number: float) -> float:
         signals._handle(2, None)
         return number
 
-    monkeypatch.setattr(World, "most", lambda self, number: most(number))
+    monkeypatch.setattr(World, "max", lambda self, number: maximum(number))
     assert signals.agreed() == 0
     monkeypatch.undo()
     assert signals.agreed() == 2

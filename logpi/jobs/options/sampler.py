@@ -116,7 +116,7 @@ class SamplerArguments:
             )
         from logpi.distributed.sharding import sharded, whole
         from logpi.distributed.world import current
-        from logpi.engine.sampler import Elsewhere
+        from logpi.engine.sampler import FirstRankSampler
 
         world = current()
         if self.ahead and sharded(policy):
@@ -127,7 +127,7 @@ class SamplerArguments:
             def start() -> Sampler:
                 if world.first:
                     return self._vllm(stack, policy, save, version, places)
-                return Elsewhere()
+                return FirstRankSampler()
 
             with whole(policy):
                 sampler = world.together(start)
