@@ -47,6 +47,12 @@ class Bellman(Show):
     gamma: float = option(1.0, help="discount", least=0, most=1)
 
 
+@dataclass(frozen=True)
+class Ladder(Show):
+    seed: int = option(0, help="of all sampling", least=0)
+    runs: int = option(20, help="independent runs of each row, 2 to 50", least=2, most=50)
+
+
 @dataclass(frozen=True, kw_only=True)
 class StepValues(Show):
     model: str = option(help="directory or hub name of a causal language model")
@@ -106,6 +112,9 @@ COMMANDS = {
     ),
     "bellman": LabCommand(
         Bellman, "value iteration on the grid world, sweep by sweep", "bellman:bellman"
+    ),
+    "ladder": LabCommand(
+        Ladder, "PPO as REINFORCE plus five fixes: noise, episodes to solve", "ladder:ladder"
     ),
     "step-values": LabCommand(
         StepValues, "value and advantage of each step of a model's response", "steps:step_values"
