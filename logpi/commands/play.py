@@ -3,7 +3,7 @@ else as a GIF or MP4.
 
 Each step is a line: the action, its reward, the return so far, and π(·|s).
 
-       1  →      reward −1   return −1   → .93 ▉  ↑ .05 ▏  ← .01 ▏  ↓ .01 ▏
+       1  →      reward −1   return −1   → .93 █  ↑ .05 ▏  ← .01 ▏  ↓ .01 ▏
 
 Trains nothing; the same seeds show the same episodes.
 """
@@ -152,8 +152,8 @@ def _episodes(a: Play, policy: ActorCritic, envs: SyncVectorEnvironment, text: b
 def _line(step: int, action: str, reward: float, total: float, chances: str) -> str:
     """One step: what was done, what it paid, and π(·|s) before it.
 
-    >>> _line(3, "→", -1.0, -3.0, "→ .93 ▉  ↑ .07 ▏")
-    '   3  →      reward −1   return −3   → .93 ▉  ↑ .07 ▏'
+    >>> _line(3, "→", -1.0, -3.0, "→ .93 █  ↑ .07 ▏")
+    '   3  →      reward −1   return −3   → .93 █  ↑ .07 ▏'
     """
     paid = f"reward {f'{reward:.4g}':<5}return {f'{total:.4g}':<5}".replace("-", "−")
     return f"{step:>4}  {action:<7}{paid}{chances}"

@@ -6,8 +6,9 @@ On a model whose responses can be listed, with a reward r for each and a referen
     β log π*(y|x)/π_ref(y|x) = r(x, y) − β log Z(x)     the implicit reward: r, less a constant of x
 
 The library's own objectives are solved: PPO with the KL in its reward (expected steps, each
-response with its probability), and DPO on every pair (each order as often as Bradley and Terry say).
-Chan, *DPO: RLHF collapsed into one loss*, has the derivation in its appendix. The same text says
+response with its probability), and DPO on every pair (each order as often as Bradley and Terry
+say).
+Chan, *DPO: RLHF collapsed into one loss*, has the derivation in its appendix. The same post says
 that the gradient is small if the reference already prefers the chosen response; table 3 says when
 that is not so. Left out: samples, and pairs that nobody judged (`logpi preferences-demo`).
 """
@@ -32,7 +33,7 @@ BETAS = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 PROMPTS = ("p", "q")
 LEANINGS = (4.0, 1.0, 0.0, -1.0, -4.0)
 MARGINS = (-4.0, -2.0, -1.0, 0.0, 1.0, 2.0, 4.0)
-RLHF_STEPS, RLHF_RATE = 600, 4.0
+RLHF_STEPS, RLHF_RATE = 600, 6.0
 
 
 def preference_world() -> World:
@@ -109,7 +110,7 @@ def dpo_loss(batch: Batch, share: Tensor, beta: float, now: PolicyOutput) -> Ten
     return objective.loss(batch, targets, weight, now)[0]
 
 
-def solve_dpo(world: World, beta: float, steps: int = 60) -> tuple[Tensor, list[float]]:
+def solve_dpo(world: World, beta: float, steps: int = 20) -> tuple[Tensor, list[float]]:
     """Logits [S, A] that minimise DPO's loss on every pair, from the reference; KL(π ‖ π*) before
     and after each step."""
     batch, share = every_pair(world)
@@ -288,8 +289,8 @@ def _starts(starts: list[Push]) -> ReportTable:
         ("log π_ref(y⁺)/π_ref(y⁻)", "ref's σ", "loss", "∂/∂log π(y⁺)", "∂/∂log π(y⁻)"),
         tuple(rows),
         ("+.0f", ".3f", ".4f", "+.4f", "+.4f"),
-        f"log 2 = {math.log(2):.4f} and ∓β/2 = ∓{BETA / 2:g} for every reference: the loss compares π"
-        " with π_ref, and they are equal.",
+        f"log 2 = {math.log(2):.4f} and ∓β/2 = ∓{BETA / 2:g} for every reference: the loss compares"
+        " π with π_ref, and they are equal.",
     )
 
 
@@ -304,21 +305,22 @@ def _weights() -> ReportTable:
         ("margin", "relative to π_ref", "loss", "weight", "σ(−margin)"),
         tuple(rows),
         ("+.0f", "", ".4f", ".4f", ".4f"),
-        "∂loss/∂log π(y⁺) = −β · weight. Pairs that π has moved far enough from π_ref count little.",
+        "∂loss/∂log π(y⁺) = −β · weight. Pairs that π has moved far enough from π_ref count"
+        " little.",
     )
 
 
 @dataclass(frozen=True)
 class AtBeta:
     """The optimum at one β: E[r], KL(π* ‖ π_ref) and entropy in nats, J = E[r] − β KL, β E[log Z],
-    and KL(π ‖ π*) of DPO's policy."""
+    and whether DPO's policy comes within KL(π ‖ π*) < 1e-9."""
 
     beta: float
     reward: float
     kl: float
     objective: float
     bound: float
-    gap: float
+    arrives: bool
 
 
 def _at(world: World, beta: float) -> AtBeta:
@@ -327,16 +329,16 @@ def _at(world: World, beta: float) -> AtBeta:
     reward = float((chance * world.returns).sum())
     kl = distance(world, best, response_logp(world, world.logits))
     bound = beta * float((world.start * log_z(world, beta)).sum())
-    gap = abs(solve_dpo(world, beta)[1][-1])
-    return AtBeta(beta, reward, kl, reward - beta * kl, bound, gap)
+    arrives = abs(solve_dpo(world, beta)[1][-1]) < 1e-9
+    return AtBeta(beta, reward, kl, reward - beta * kl, bound, arrives)
 
 
 def _sweep(sweep: list[AtBeta]) -> ReportTable:
     return ReportTable(
         "5. β: how far from the reference, for which reward",
-        ("β", "E[r] of π*", "KL(π*‖π_ref)", "E[r] − β KL", "β E[log Z]", "DPO: KL(π‖π*)"),
-        tuple((s.beta, s.reward, s.kl, s.objective, s.bound, s.gap) for s in sweep),
-        ("g", ".4f", ".4f", ".4f", ".4f", ".0e"),
+        ("β", "E[r] of π*", "KL(π*‖π_ref)", "E[r] − β KL", "β E[log Z]", "DPO arrives"),
+        tuple((s.beta, s.reward, s.kl, s.objective, s.bound, s.arrives) for s in sweep),
+        ("g", ".4f", ".4f", ".4f", ".4f"),
         "The optimum of the objective is β E[log Z] exactly. β → 0: the best response alone; β → ∞:"
         " the reference.",
     )
@@ -347,16 +349,17 @@ def _sigmoid(x: float) -> float:
 
 
 def _shown(world: World, lanes: dict[str, Lane], starts: list[Push]) -> str:
-    gaps = {k: float((x.logp.exp() - optimum(world, BETA).exp()).abs().max()) for k, x in lanes.items()}
-    same = max(gaps.values()) < 1e-3
+    best = optimum(world, BETA).exp()
+    gaps = [float((lane.logp.exp() - best).abs().max()) for lane in lanes.values()]
+    within = 10.0 ** math.ceil(math.log10(max(gaps)))
     alike = len({(round(p.loss, 9), round(p.chosen, 9)) for p in starts}) == 1
-    reach = "reach the same policy" if same else "do not reach the same policy"
+    reach = "reach the same policy" if within < 1e-3 else "do not reach the same policy"
+    whose = "whatever the reference prefers" if alike else "for the first reference"
     return (
-        f"DPO on every pair and PPO with the KL in its reward {reach}, π_ref exp(r/β)/Z (DPO to"
-        f" {gaps['DPO']:.0e}, PPO to {gaps['PPO']:.0e} in every probability). At the first step DPO's"
-        f" loss is {starts[0].loss:.4f} and its gradient ∓{-starts[0].chosen:g}"
-        f" {'whatever the reference prefers' if alike else 'for the first reference'}: a pair"
-        " counts less only after π has moved relative to π_ref."
+        f"DPO on every pair and PPO with the KL in its reward {reach}, π_ref exp(r/β)/Z"
+        f" (every probability to within {within:.0e}). At the first step DPO's loss is"
+        f" {starts[0].loss:.4f} and its gradient ∓{-starts[0].chosen:g} {whose}: a pair counts less"
+        " only after π has moved relative to π_ref."
     )
 
 
@@ -364,7 +367,7 @@ def _picture(world: World, lanes: dict[str, Lane], sweep: list[AtBeta]) -> Any:
     picture = figure(
         [
             Panel("π_ref, π* and what is reached", "", "π(y|x)"),
-            Panel("On the way to π*", "step", "KL(π ‖ π*), nats"),
+            Panel("On the way to π*", "step (of DPO: ten of L-BFGS)", "KL(π ‖ π*), nats"),
             Panel("The optimum for each β", "KL(π* ‖ π_ref), nats", "E[r]"),
         ],
         size=(5.0, 3.6),
@@ -377,12 +380,16 @@ def _picture(world: World, lanes: dict[str, Lane], sweep: list[AtBeta]) -> Any:
         **{name: lane.logp for name, lane in lanes.items()},
     }
     for i, (name, logp) in enumerate(shown.items()):
-        bars.bar((x + 0.2 * (i - 1.5)).tolist(), logp.exp().tolist(), 0.2, color=COLOURS[i], label=name)
+        bars.bar(
+            (x + 0.2 * (i - 1.5)).tolist(), logp.exp().tolist(), 0.2, color=COLOURS[i], label=name
+        )
     bars.set_xticks(x.tolist(), world.names, fontsize=7)
     for colour, (name, lane) in zip(COLOURS[2:], lanes.items(), strict=False):
         way.plot([max(g, 1e-16) for g in lane.gaps], color=colour, label=name)
     way.set_yscale("log")
     front.plot([s.kl for s in sweep], [s.reward for s in sweep], marker="o", color=COLOURS[0])
     for s in sweep:
-        front.annotate(f"β = {s.beta:g}", (s.kl, s.reward), (4, -9), textcoords="offset points", fontsize=7)
+        front.annotate(
+            f"β = {s.beta:g}", (s.kl, s.reward), (4, -9), textcoords="offset points", fontsize=7
+        )
     return picture

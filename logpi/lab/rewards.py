@@ -3,7 +3,7 @@
 The same cells, moves and ends, with three rewards (Chan, *REINFORCE: the world before the
 gradient*, "Where rewards come from"): +5 at one corner; +1 for each step alive; −1 everywhere. For
 each the best moves, exactly (value iteration), and the likeliest moves of a policy that REINFORCE
-with a baseline learned from episodes. Then the cost of a step: the same text says that at −10 the
+with a baseline learned from episodes. Then the cost of a step: the same post says that at −10 the
 agent "refuses to move"; the best moves walk to an end at any cost.
 
 `logpi gym --env logpi/GridWorld-v0 --env-options cost=1 terminals="(3,3):0" --gamma 0.9` trains on
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 GAMMA = 0.9
 LIMIT = 100  # the environment's time limit
-CORNER, SIDE, PENALTY = (3, 3), (3, 1), (1, 3)
+ENDS = CORNER, SIDE, PENALTY = (3, 3), (3, 1), (1, 3)
 DESIGNS: dict[str, GridModel] = {
     "+5 at a corner": GridModel(cost=0.0, terminals={SIDE: 0.0, CORNER: 5.0, PENALTY: 0.0}),
     "+1 alive": GridModel(cost=1.0, terminals={SIDE: 0.0, CORNER: 0.0, PENALTY: 0.0}),
@@ -162,16 +162,19 @@ def _cost(cost: float) -> StepCost:
     grid = GridModel(cost=cost)
     last = value_iteration(grid)[-1]
     good = best_moves(last.q)
-    ends = dict.fromkeys(grid.terminals.values(), 0)
-    for state in range(grid.states):
-        if grid.cell(state) in grid.terminals:
-            continue
-        _, end = walk(replace(grid, start=grid.cell(state)), good)
-        # with a cost every best walk ends
-        assert end is not None
-        ends[grid.terminals[end]] += 1
+    ends = {grid.terminals[cell]: n for cell, n in destinations(grid, good).items() if cell}
     value = float(last.value[grid.state(grid.start)])
     return StepCost(cost, value, len(walk(grid, good)[0]), ends)
+
+
+def destinations(grid: GridModel, good: Tensor) -> dict[Cell | None, int]:
+    """From how many cells the walk by good moves [S, 4] ends in each terminal cell, or never
+    (None)."""
+    ends: dict[Cell | None, int] = {**dict.fromkeys(grid.terminals, 0), None: 0}
+    for cell in map(grid.cell, range(grid.states)):
+        if cell not in grid.terminals:
+            ends[walk(replace(grid, start=cell), good)[1]] += 1
+    return ends
 
 
 def _costs(costs: list[StepCost]) -> ReportTable:
@@ -184,11 +187,13 @@ def _costs(costs: list[StepCost]) -> ReportTable:
     return ReportTable(
         "5. The cost of a step, with the usual ends (+5, +4, −1) and γ = 1: from how many cells the"
         " best walk goes where",
-        ("reward of a move", "V* of S", "moves from S", *(f"to {r:+g}" for r in rewards)),
-        tuple(
-            (c.cost, c.value, c.moves, *(c.ends[r] for r in rewards))
-            for c in costs
+        (
+            "reward of a move",
+            "V* of S",
+            "moves from S",
+            *(f"to {r:+g}".replace("-", "−") for r in rewards),
         ),
+        tuple((c.cost, c.value, c.moves, *(c.ends[r] for r in rewards)) for c in costs),
         ("g", ".2f", "d", *["d"] * len(rewards)),
         f"To refuse to move (walk against the wall for ever) is worth {number(refuses)} at a cost"
         f" of 10 and γ = {GAMMA:g}, the best walk {number(best)}. Without a free move that stays, a"
@@ -203,21 +208,25 @@ def _designs(designs: dict[str, Design]) -> ReportTable:
     rows = []
     for name, d in designs.items():
         arrows, end = walk(d.grid, best_moves(d.q))
+        ends = destinations(d.grid, best_moves(d.q))
         rows.append(
             (
                 name,
                 d.grid.cost,
-                *(d.grid.terminals[c] for c in (CORNER, SIDE, PENALTY)),
+                *(d.grid.terminals[c] for c in ENDS),
                 float(d.q[d.start].max()),
                 arrows,
                 "never" if end is None else f"at {end}",
+                "  ".join(f"{ends[c]:>2}" for c in (*ENDS, None)),
             )
         )
     return ReportTable(
-        "1. The designs, and a best walk from S (of equal moves the first)",
-        ("reward", "move", *map(str, (CORNER, SIDE, PENALTY)), "V* of S", "walk", "ends"),
+        "1. The designs; a best walk from S (of equal moves the first); where the best walks of all"
+        f" cells end: at {', '.join(map(str, ENDS))}, never",
+        ("reward", "move", *map(str, ENDS), "V* of S", "walk", "ends", "all cells"),
         tuple(rows),
         ("", *["+g"] * 4, ".3f"),
+        f"{PENALTY} is the cell that the post calls the penalty.",
     )
 
 
@@ -250,10 +259,12 @@ def _shown(designs: dict[str, Design], costs: list[StepCost]) -> str:
         agrees = "the learned policy too" if best == own else "the learned policy does not"
         ends = "never ends" if best is None else f"ends at {best}"
         said.append(f"{name}: the best walk {ends}, {agrees}")
-    dear = costs[-1]
+    dear, hurry = costs[-1], designs["−1 everywhere"]
+    into = destinations(hurry.grid, best_moves(hurry.q))[PENALTY]
     return (
-        f"{'; '.join(said)}. At a cost of {-dear.cost:g} a step the agent does not refuse to move:"
-        f" it walks to an end in {dear.moves} moves, for a return of {number(dear.value)}."
+        f"{'; '.join(said)}, and from {into} cells the best walk ends in the penalty. At a cost of"
+        f" {-dear.cost:g} a step the agent does not refuse to move: it walks to an end in"
+        f" {dear.moves} moves, for a return of {number(dear.value)}."
     )
 
 

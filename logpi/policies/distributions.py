@@ -100,7 +100,7 @@ BARS = "▏▎▍▌▋▊▉█"
 def _chance(name: object, p: float) -> str:
     """A probability as a number and a bar."""
     number = f"{p:.2f}".removeprefix("0")
-    return f"{name} {number.ljust(3)} {BARS[min(int(p * 8), 7)] if p >= 0.005 else ' '}"
+    return f"{name} {number.ljust(3)} {BARS[math.ceil(p * 8) - 1] if p >= 0.005 else ' '}"
 
 
 def _softmax(logits: Array) -> Array:
