@@ -166,7 +166,7 @@ def _said(action: Any, names: Sequence[str]) -> str:
     parts = np.ravel(action)
     if np.issubdtype(parts.dtype, np.floating):
         return " ".join(f"{x:+.2f}" for x in parts).replace("-", "−")
-    return " ".join(names[x] if names else str(x) for x in parts)
+    return " ".join(names[int(x)] if names else str(x) for x in parts)
 
 
 def _map(policy: ActorCritic, envs: SyncVectorEnvironment) -> str:
