@@ -6,7 +6,8 @@
     claims.py       what they are in theory: closed forms
     verdict.py      the same for your own objective: `logpi.lab.check(objective)`
     bias.py variance.py kl.py clip.py length.py trust.py bellman.py rewards.py preferences.py
-    steps.py        one report each, `logpi lab NAME`
+    worked.py steps.py
+                    one report each, `logpi lab NAME` (unpacking.py: GAE's chain for `worked`)
     grids.py policy_values.py
                     maps of a grid world; V, Q and A of a given policy
     report.py       tables, JSON, pictures; `scripts/lab_docs.py` writes the pages in docs/lab
