@@ -61,9 +61,7 @@ def test_play_draws_the_grid_world(tmp_path, capsys):
     )
     assert play.main([str(path), "--episodes", "2"]) == 0
     shown = capsys.readouterr().out
-    assert (
-        "the likeliest move in every cell" in shown and "A" in shown and shown.count("seed") == 2
-    )
+    assert "the likeliest move in every cell" in shown and "A" in shown and shown.count("seed") == 2
 
 
 def test_play_prints_each_step(tmp_path, capsys):
