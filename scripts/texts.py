@@ -82,7 +82,7 @@ def consoles(text: str) -> Iterator[tuple[str, list[str]]]:
 
 @cache
 def _output(command: str) -> str:
-    """What a command prints; of the lab's, what its page shows, which a test of its own holds to."""
+    """What a command prints; of the lab's, what its page shows, which has a test of its own."""
     for page in (DOCS / "lab").glob("*.md"):
         if printed := re.search(
             rf"^\$ {re.escape(command)}\n(.*?)^```", page.read_text("utf-8"), re.M | re.S
