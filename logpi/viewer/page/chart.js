@@ -119,7 +119,7 @@ function options(state, series, bands) {
     grid: { stroke: colour("line"), width: 1 },
     ticks: { show: false },
     font: `11px ${getComputedStyle(document.body).fontFamily}`,
-    values: (_, splits) => splits.map((v) => (v === null ? "" : number(v))),
+    values: (_, splits, __, ___, step) => splits.map((v) => (v === null ? "" : tick(v, step))),
   };
   return {
     width: width(state),
@@ -139,6 +139,17 @@ function options(state, series, bands) {
   };
 }
 
+// As many digits as neighbours need to differ: with a step of 0.0002, 1.0002 is "1.0002"; of 0.25, 0.5 is "0.50".
+function tick(value, step) {
+  const size = Math.abs(value);
+  if (size < step / 1e6) return "0";
+  if (size < 1e-3 || size >= 1e6) return value.toExponential(step < size ? 1 : 0);
+  if (!(step < 1)) return number(value);
+  let digits = 0;
+  while (digits < 6 && Math.abs(step * 10 ** digits - Math.round(step * 10 ** digits)) > 1e-6) digits++;
+  return value.toFixed(digits);
+}
+
 // A logarithmic axis cannot show what is not above 0.
 function logarithmic(state) {
   const some = (values) => values.some((v) => v !== null);
@@ -152,6 +163,7 @@ function yRange(state) {
   if (logarithmic(state)) return undefined;
   return (_, low, high) => {
     if (low === null) return [0, 1];
+    if (low === high && low === 0) return [0, 1];
     if (low === high) return [low - (Math.abs(low) * 0.1 || 1), high + (Math.abs(high) * 0.1 || 1)];
     const room = (high - low) * 0.06;
     return [low >= 0 && low - room < 0 ? 0 : low - room, high + room];

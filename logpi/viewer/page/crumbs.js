@@ -26,7 +26,6 @@ export function tabs(run, at) {
     return true;
   });
   return h("nav", { class: "tabs", "aria-label": "Parts of this run" }, shown.map((name) => {
-    const target = name === "curves" ? link(["run", run.id]) : link(["run", run.id, name]);
-    return h("a", { href: target, "aria-current": name === at ? "page" : null }, TABS[name]);
+    return h("a", { href: link(["run", run.id, name]), "aria-current": name === at ? "page" : null }, TABS[name]);
   }));
 }

@@ -11,7 +11,9 @@ import { steps } from "./page_runs.js";
 
 export async function runPage(place, { source, parts, query, id }) {
   const run = await source.run(id);
-  const tab = ["results", "about"].includes(parts[2]) ? parts[2] : "curves";
+  const inside = run.seeds.length + run.tables.length;
+  const first = run.metrics.length || !inside || parts[2] === "curves" ? "curves" : "results";
+  const tab = ["results", "about"].includes(parts[2]) ? parts[2] : first;
   runCrumbs(run);
   const head = h("div", null);
   const body = h("div", null);
@@ -56,11 +58,13 @@ function fillHead(place, run) {
 
 async function results(place, source, run) {
   const pictures = await Promise.all(run.pictures.map((name) => picture(source, run, name)));
+  const all = run.seeds.length ? (await source.runs()).runs : [];
+  const path = (id) => all.find((r) => r.id === id)?.path ?? id;
   fill(place,
     run.seeds.length
       ? h("section", null, h("h2", null, plural(run.seeds.length, "run"), " in it"), h("p", null,
           h("a", { href: link(["compare"], { ids: run.seeds.join(",") }) }, "Compare them"), " or open: ",
-          run.seeds.map((child, i) => [h("a", { href: link(["run", child]) }, `run ${i + 1}`), " "])))
+          run.seeds.map((child) => [h("a", { href: link(["run", child]) }, path(child)), " "])))
       : null,
     run.tables.map((t) => h("section", null,
       h("h2", null, t.title),
