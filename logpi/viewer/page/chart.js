@@ -46,27 +46,30 @@ function worryText(text) {
 
 function update(state, data) {
   state.data = data;
-  const lines = data.lines.map((line) => ({ line, of: summary(data.x, line.raw || line.values) }));
+  const lines = data.lines.map((line) => ({
+    line, of: summary(data.x, line.raw || line.values), drawn: summary(data.x, line.values) }));
   const sentences = lines.map(({ line, of }) =>
     of
       ? `${line.name}: last ${number(of.last)} at ${data.axis} ${number(of.at)}, ` +
         `lowest ${number(of.low)}, highest ${number(of.high)}.`
       : `${line.name}: no numbers yet.`);
   state.said.textContent = sentences.join(" ");
-  state.items = lines.map(({ line, of }, i) => item(line, of, i, data.lines.length));
+  state.items = lines.map((all, i) => item(all, i, data.lines.length));
   fill(state.legend, state.items.map((x) => x.element));
   draw(state, false);
   if (!state.numbers.hidden) fillNumbers(state);
 }
 
-function item(line, of, i, count) {
-  const value = h("b", { class: "n" }, of ? number(of.last) : "–");
+// The value is that of the drawn line, smoothed or not; the range is that of the numbers themselves.
+function item({ line, of, drawn }, i, count) {
+  const last = number(drawn?.last);
+  const value = h("b", { class: "n" }, last);
   const mark = h("i", { class: `swatch line-${(line.colour ?? i) % 8}` });
   const range = of ? `${number(of.low)} … ${number(of.high)}` : "";
   const element = h("li", { title: range },
     mark, h("span", { class: "name" }, line.name), value,
     count <= 2 && range ? h("span", { class: "quiet n" }, range) : null);
-  return { element, value, last: of ? number(of.last) : "–" };
+  return { element, value, last };
 }
 
 // The data of uPlot: x, then for each line raw, values, low, high as far as they are there.

@@ -21,7 +21,8 @@ export const TABS = { curves: "Curves", responses: "Responses", results: "Result
 
 export function tabs(run, at) {
   const shown = Object.keys(TABS).filter((name) => {
-    if (name === "responses") return run.samples;
+    // What a gym run keeps of its evaluations are returns, without text.
+    if (name === "responses") return run.samples && run.command !== "gym";
     if (name === "results") return run.pictures.length + run.tables.length + run.seeds.length > 0;
     return true;
   });

@@ -123,13 +123,14 @@ function item(state, row) {
       typeof row.advantage === "number"
         ? h("span", { class: row.advantage < 0 ? "neg" : row.advantage > 0 ? "pos" : "" },
             `advantage ${signed(row.advantage)}`) : null,
-      h("span", null, plural(row.tokens, "token")),
+      row.tokens === null ? null : h("span", null, plural(row.tokens, "token")),
       row.turns > 1 ? h("span", null, plural(row.turns, "turn")) : null,
+      row.greedy ? h("span", { class: "quiet" }, "greedy") : null,
       h("span", { class: `stop ${row.stop === "length" ? "warn" : ""}` }, row.stop),
       Object.entries(row.rewards || {}).length > 1
         ? Object.entries(row.rewards).map(([name, value]) => h("span", { class: "quiet" }, `${name} ${number(value)}`))
         : null),
-    h("span", { class: "preview" }, h("span", { class: "quiet" }, row.prompt_preview, " "), row.preview));
+    h("span", { class: "preview" }, row.too_long ? "too long to show: a line of more than 16 MB " : null, h("span", { class: "quiet" }, row.prompt_preview, " "), row.preview));
 }
 
 export function rewardMark(reward) {

@@ -26,7 +26,7 @@ export async function runPage(place, { source, parts, query, id }) {
     return { tick: follow, close, keys };
   }
   if (tab === "about") {
-    await about(body, source, run, query);
+    about(body, source, run, query);
     return { tick: follow, keys };
   }
   const view = await curves(body, source, run, query);
@@ -91,10 +91,12 @@ async function picture(source, run, name) {
 
 // ---------------------------------------------------------------------------------- about
 
-async function about(place, source, run, query) {
-  const objective = await source.objective(run.id).catch((error) => ({ why: error.message }));
+function about(place, source, run, query) {
+  const objective = h("div", null, h("p", { class: "quiet" }, "Composing…"));
+  source.objective(run.id).catch((error) => ({ why: error.message }))
+    .then((answer) => fill(objective, formula(answer)));
   fill(place,
-    h("section", null, h("h2", null, "What it maximises"), formula(objective)),
+    h("section", null, h("h2", null, "What it maximises"), objective),
     h("section", null, h("h2", null, "The command"),
       h("div", { class: "bar" }, h("pre", { class: "command" }, run.line), copyButton(run.line, "Copy the command"))),
     argumentList(run, query),
