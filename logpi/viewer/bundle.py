@@ -50,5 +50,7 @@ def index_html(page: Path = PAGE) -> str:
     """The frame of the page, which loads its data and the one script instead of modules."""
     text = (page / "index.html").read_text(encoding="utf-8")
     module = '<script src="page/main.js" type="module"></script>'
-    data, script = (f'<script src="{p}" defer></script>' for p in ("data/index.js", "page/logpi.js"))
+    data, script = (
+        f'<script src="{p}" defer></script>' for p in ("data/index.js", "page/logpi.js")
+    )
     return text.replace(module, f"{data}\n{script}")

@@ -12,8 +12,17 @@ from typing import Any
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-HOSTILE = "<script>window.hit=1</script><img src=x onerror=window.hit=1>\x1b[31mred\x00 \u202egnp.exe"
-ARGUMENTS = {"algorithm": "grpo", "model": "m", "task": "addition", "seed": 0, "steps": 10, "lr": 1e-4}
+HOSTILE = "<script>window.hit=1</script><img src=x onerror=window.hit=1>" + (
+    "\x1b[31mred\x00 \u202egnp.exe"
+)
+ARGUMENTS = {
+    "algorithm": "grpo",
+    "model": "m",
+    "task": "addition",
+    "seed": 0,
+    "steps": 10,
+    "lr": 1e-4,
+}
 
 
 def byte_tokenizer() -> Tokenizer:
@@ -78,12 +87,22 @@ def write_all(root: Path) -> Path:
     (root / "broken").mkdir()
     (root / "broken" / "metrics.jsonl").write_text("{}\n")
     plain = [
-        row("2+2=", f"so {i} is it", float(i == 4), group=i // 4, advantage=[0.1 * k for k in range(10)])
+        row(
+            "2+2=",
+            f"so {i} is it",
+            float(i == 4),
+            group=i // 4,
+            advantage=[0.1 * k for k in range(10)],
+        )
         for i in range(8)
     ]
     plain[5] |= {"stop": "length"}
     count = len(plain[0]["ids"])
-    plain[0] |= {"logp": [-0.5] * count, "entropy": [0.25] * count, "ratio": [1.5] + [1.0] * (count - 1)}
+    plain[0] |= {
+        "logp": [-0.5] * count,
+        "entropy": [0.25] * count,
+        "ratio": [1.5] + [1.0] * (count - 1),
+    }
     plain[0]["advantage"] = [-1.0, 0.0, 2.0] + [0.5] * (count - 3)
     many = [row("7*7=", f"answer number {i}", i / 400, i // 8) for i in range(400)]
     owl = "a🦉b\u2028c"
@@ -101,5 +120,11 @@ def write_all(root: Path) -> Path:
 
 def turns() -> list[dict[str, Any]]:
     """Of "call it then end": seven tokens, an answer of a tool, nine tokens."""
-    first = {"text": "call it", "shown": "<b>tool</b> says 4", "reward": 0.25, "observed": 18, "tokens": 7}
+    first = {
+        "text": "call it",
+        "shown": "<b>tool</b> says 4",
+        "reward": 0.25,
+        "observed": 18,
+        "tokens": 7,
+    }
     return [first, {"text": " then end", "shown": "", "reward": 0.75, "observed": 0, "tokens": 9}]

@@ -426,7 +426,14 @@ def places(ids: dict[str, str]) -> list[str]:
     run = f"#/run/{ids['all']}"
     three = ",".join(ids[name] for name in ("seed-0", "seed-1", "rloo"))
     return [
-        *("#/", run, f"{run}/about", f"{run}/results", f"{run}/responses", f"#/compare?ids={three}"),
+        *(
+            "#/",
+            run,
+            f"{run}/about",
+            f"{run}/results",
+            f"{run}/responses",
+            f"#/compare?ids={three}",
+        ),
         *(f"{run}/group?step=1&group=0", f"{run}/prompt?step=1&row=0"),
         *(response(ids, 1, 0), response(ids, 3, 1, "mask"), response(ids, 1, 0, "ratio")),
     ]

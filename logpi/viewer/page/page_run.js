@@ -113,6 +113,9 @@ function formula(objective) {
       written || h("pre", null, objective.text)),
     written ? h("details", null, h("summary", null, "as text"), h("pre", null, objective.text)) : null,
     objective.parts?.length ? table(["axis", "choice"], objective.parts, "Parts of the objective") : null,
+    objective.sources?.length
+      ? [h("h3", null, "Sources"), h("ul", null, objective.sources.map((s) => h("li", null, s)))]
+      : null,
     objective.differs?.length
       ? [h("h3", null, "Differences"), h("ul", null, objective.differs.map((d) => h("li", null, d)))]
       : null,
