@@ -16,7 +16,6 @@ import json
 import shlex
 import sys
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import chdir
 from functools import partial
 from hashlib import blake2b
@@ -34,6 +33,8 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGES = ROOT / "docs" / "lab"
 STAMPS = ROOT / "build" / "lab-pages.json"
 WORKERS = 2
+# What only reads the command line makes no page.
+NO_SOURCES = ("logpi.commands", "logpi.jobs")
 # What a command is given on its page, if not its defaults.
 ARGUMENTS: dict[str, dict[str, Any]] = {
     "step-values": {
@@ -74,7 +75,8 @@ class Page(NamedTuple):
         files = [*map(Path, self.sources), Path(__file__), *sorted((PAGES / "adder").iterdir())]
         if not all(file.exists() for file in files):
             return ""
-        parts = [name.encode(), self.text.encode(), *(file.read_bytes() for file in files)]
+        where = f"{name} {COMMANDS[name].where}"
+        parts = [where.encode(), self.text.encode(), *(file.read_bytes() for file in files)]
         return blake2b(b"".join(blake2b(part).digest() for part in parts)).hexdigest()
 
 
@@ -130,16 +132,24 @@ def make(name: str, pictures: Path | None = None) -> Page:
     made = report(name)
     if pictures is not None:
         made.picture(pictures / f"{name}.png")
-    loaded = (getattr(m, "__file__", None) for n, m in sys.modules.items() if n.startswith("logpi"))
-    return Page(page(name, made), made.shown, tuple(sorted(filter(None, loaded))))
+    return Page(page(name, made), made.shown, _sources())
+
+
+def _sources() -> tuple[str, ...]:
+    """The files of logpi that this process has loaded."""
+    loaded = {
+        module.__file__
+        for name, module in sys.modules.items()
+        if name.startswith("logpi") and not name.startswith(NO_SOURCES) and module.__file__
+    }
+    return tuple(sorted(loaded))
 
 
 def pages(names: Sequence[str] = tuple(COMMANDS), pictures: Path | None = None) -> dict[str, Page]:
     """The pages of these commands, made by two processes at a time."""
-    if not names:
-        return {}
-    with ProcessPoolExecutor(WORKERS, get_context("fork")) as pool:
-        made = pool.map(partial(make, pictures=pictures), names)
+    # A process for each page: what it has loaded is the page's alone.
+    with get_context("fork").Pool(WORKERS, maxtasksperchild=1) as pool:
+        made = pool.imap(partial(make, pictures=pictures), names, chunksize=1)
         return dict(zip(names, made, strict=True))
 
 
