@@ -25,7 +25,7 @@ from logpi.ops.weights import SequenceSum
 from logpi.runs.plots import Panel, figure
 
 ROOT = Path(__file__).parents[2]
-FAST = ("kl", "clip", "length", "bellman", "step-values", "worked")
+FAST = ("kl", "clip", "length", "bellman", "step-values", "preferences", "worked")
 
 
 def columns(line: str) -> int:
