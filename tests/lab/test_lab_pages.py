@@ -25,20 +25,8 @@ from logpi.ops.weights import SequenceSum
 from logpi.runs.plots import Panel, figure
 
 ROOT = Path(__file__).parents[2]
-FAST = (
-    "kl",
-    "clip",
-    "length",
-    "bellman",
-    "step-values",
-    "preferences",
-    "worked",
-    "weights",
-    "bias",
-    "variance",
-    "trust-region",
-    "ladder",
-)
+FAST = ("kl", "clip", "length", "bellman", "preferences", "step-values", "weights", "worked")
+SLOW = ("bias", "variance", "trust-region", "ladder")
 
 
 def columns(line: str) -> int:
