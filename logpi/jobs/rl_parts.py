@@ -170,7 +170,9 @@ def algorithm_of(a: Any) -> Algorithm:
     )
 
     takes = set() if isinstance(a.algorithm, Algorithm) else {o.name for o in known(a.algorithm)}
-    own = {"max_completion_length": a.max_completion_length, "sampled": True}
+    own: dict[str, Any] = {"sampled": True}
+    if "weight" not in a.options:  # which says for itself what it divides by
+        own["max_completion_length"] = a.max_completion_length
     chosen = {**{k: v for k, v in own.items() if k in takes}, **a.options}
     if a.truncation is not None:
         kinds = {"bootstrap": Bootstrap(), "mask": MaskOut(), "fail": CountAsFailure()}
