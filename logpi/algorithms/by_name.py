@@ -57,7 +57,7 @@ def algorithm(which: str | Algorithm, **chosen: Any) -> Algorithm:
     parts = [o for o in changes if o.axis is not None]
     a = _with_parts(method, own, {o: chosen[o.name] for o in parts})
     for option in changes:
-        if option not in parts:
+        if option.change is not None and option not in parts:
             a = option.change(a, chosen[option.name])
     _check_critic(a, {o.name for o in parts})
     return _with_name(method, a)
@@ -66,16 +66,19 @@ def algorithm(which: str | Algorithm, **chosen: Any) -> Algorithm:
 def _check_critic(a: Algorithm, parts: set[str]) -> None:
     """Raises ValueError: an advantage was chosen that reads a critic, and nothing fits one."""
     o = a.objective
-    if "advantage" in parts and isinstance(o, PolicyGradient) and o.needs_critic and not o.value_coef:
+    if (
+        "advantage" in parts
+        and isinstance(o, PolicyGradient)
+        and o.needs_critic
+        and not o.value_coef
+    ):
         raise ValueError(
             f"{type(o.advantage).__name__} needs a critic, and nothing trains one here: give"
             " value_coef too, say 0.5"
         )
 
 
-def _with_parts(
-    method: Method, own: Mapping[str, Any], parts: Mapping[Option, Any]
-) -> Algorithm:
+def _with_parts(method: Method, own: Mapping[str, Any], parts: Mapping[Option, Any]) -> Algorithm:
     """The row's algorithm with whole parts exchanged. The row's own parameters hold for the new
     parts too: of `ppo(gamma=0.9)` with `RewardToGo()` they make `RewardToGo(gamma=0.9)`.
 

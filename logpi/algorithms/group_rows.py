@@ -22,9 +22,10 @@ def rloo(beta: float = 0.05) -> Algorithm:
     """REINFORCE leave-one-out (arXiv:2402.14740): the response is one action, the prompt's other
     samples are its baseline.
 
-    - [kl, kl_place, advantage] The KL of the whole response is in the reward before the baseline is taken, as in the paper.
-    - [surrogate, whiten] TRL's RLOOTrainer adds a clipped ratio and, optionally, normalises advantages; neither is in
-      the paper.
+    - [kl, kl_place, advantage] The KL of the whole response is in the reward before the baseline is
+      taken, as in the paper.
+    - [surrogate, whiten] TRL's RLOOTrainer adds a clipped ratio and, optionally, normalises
+      advantages; neither is in the paper.
     """
     return Algorithm(
         PolicyGradient(
@@ -54,8 +55,8 @@ def grpo(low: float = 0.2, high: float | None = None, beta: float = 0.04) -> Alg
     their group.
 
     - β = 0.04 is the paper's. TRL's default is 0 (no reference in memory): beta=0.
-    - [weight] TRL's GRPOTrainer aggregates like DAPO by default (loss_type="dapo"); here as the paper: mean
-      over a response, then over responses.
+    - [weight] TRL's GRPOTrainer aggregates like DAPO by default (loss_type="dapo"); here as the
+      paper: mean over a response, then over responses.
     """
     return Algorithm(
         PolicyGradient(
@@ -94,8 +95,8 @@ def grpo_sequence(low: float = 0.2, high: float | None = None, beta: float = 0.0
     section 2.6; R1's eq. 1).
 
     - [kl, kl_estimator, kl_place] Ju's KL is k1 of the whole response in the loss, whose expected
-      gradient is 0; here k3 of each token, averaged over the response as the rest
-      (kl_estimator=k1 is Ju's, over the response's length).
+      gradient is 0; here k3 of each token, averaged over the response as the rest (kl_estimator=k1
+      is Ju's, over the response's length).
     """
     return Algorithm(
         PolicyGradient(
@@ -147,8 +148,8 @@ def dapo(low: float = 0.2, high: float = 0.28) -> Algorithm:
 def gspo(low: float = 3e-4, high: float | None = 4e-4) -> Algorithm:
     """GSPO (arXiv:2507.18071): the geometric-mean ratio of the response, clipped as a whole.
 
-    - [ratio, weight] verl ships the token form (GSPO-token) and weights by tokens; here the paper's sequence form
-      and weight.
+    - [ratio, weight] verl ships the token form (GSPO-token) and weights by tokens; here the paper's
+      sequence form and weight.
     """
     return Algorithm(
         PolicyGradient(

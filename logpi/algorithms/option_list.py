@@ -16,7 +16,7 @@ from typing import Any
 
 from logpi.algorithms import names
 from logpi.algorithms.composition import Algorithm
-from logpi.algorithms.parts import ESTIMATORS, Axis, axis_of, read_part, settings_of
+from logpi.algorithms.parts import ESTIMATORS, Axis, axis_of, read_part, settings_of, text_of
 from logpi.algorithms.table import TABLE
 from logpi.errors import UserError, did_you_mean, wrong_type
 from logpi.objectives.policy_gradient import PolicyGradient, TruncatedIS
@@ -281,8 +281,7 @@ def _help(method: Method, option: str) -> str:
 
 def _parameter(p: inspect.Parameter) -> Option:
     kind = "" if p.annotation is inspect.Parameter.empty else p.annotation
-    text = kind if isinstance(kind, str) else inspect.formatannotation(kind)
-    return Option(p.name, text, p.default)
+    return Option(p.name, text_of(kind), p.default)
 
 
 def _common(a: Algorithm, penalised: bool) -> Iterator[Option]:
@@ -327,9 +326,8 @@ def _part_fields(a: Algorithm) -> Iterator[Option]:
 def _fields(a: Algorithm, *path: str) -> Iterator[Option]:
     """The fields of the part at this path as options."""
     part: Any = reduce(getattr, path, a)
-    for f in settings_of(part).values():
-        change = partial(set_at, (*path, f.name))
-        yield Option(f.name, str(f.type), getattr(part, f.name), change=change)
+    for name, kind in settings_of(part).items():
+        yield Option(name, kind, getattr(part, name), change=partial(set_at, (*path, name)))
 
 
 # --- how an option changes an algorithm ---

@@ -13,7 +13,8 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import Field, dataclass, fields, is_dataclass
+from contextlib import suppress
+from dataclasses import dataclass, fields, is_dataclass
 from types import ModuleType
 from typing import Any
 
@@ -24,7 +25,18 @@ from logpi.runs.user_code import from_user_code, is_user_code
 from logpi.runs.words import build, parse_call
 from logpi.updates import sgd, trust_region
 
-__all__ = ["AXES", "ESTIMATORS", "Axis", "axis_of", "given_in", "part_at", "read_part", "settings_of"]
+__all__ = [
+    "AXES",
+    "ESTIMATORS",
+    "Axis",
+    "axis_of",
+    "given_in",
+    "part_at",
+    "read_part",
+    "settings_of",
+    "text_of",
+    "word_of",
+]
 
 ESTIMATORS: dict[str, kl.Estimator] = {k.name: k for k in (kl.k1, kl.k2, kl.k3)}
 _CALL = re.compile(r"(.+\.py:\w+)(\(.*\))?", re.DOTALL)
@@ -136,6 +148,19 @@ def read_part(axis: Axis, value: Any) -> Any:
     return part
 
 
+def word_of(value: Any) -> str | None:
+    """The word that names a part, or None for what is none of the library's.
+
+    >>> word_of(read_part(AXES["weight"], "FixedLength(8)")), word_of(3)
+    ('FixedLength(length=8)', None)
+    """
+    for axis in AXES.values():
+        if type(value) in axis.parts.values():
+            with suppress(ValueError):  # a part with parts of its own prints no word
+                return str(value) if read_part(axis, str(value)) == value else None
+    return None
+
+
 def given_in(axis: Axis, value: Any) -> set[str]:
     """The settings that a word gives, by name; of a part, all that it has.
 
@@ -145,7 +170,9 @@ def given_in(axis: Axis, value: Any) -> set[str]:
     if not isinstance(value, str):
         return set(settings_of(value))
     call = _CALL.fullmatch(value.strip())
-    _, arguments, settings = parse_call(call[1].rpartition(":")[2] + (call[2] or "") if call else value)
+    _, arguments, settings = parse_call(
+        call[1].rpartition(":")[2] + (call[2] or "") if call else value
+    )
     known = list(settings_of(read_part(axis, value)))
     return {*known[: len(arguments)], *settings}
 
@@ -158,9 +185,18 @@ def part_at(a: Any, axis: Axis) -> Any:
     return part
 
 
-def settings_of(part: Any) -> dict[str, Field[Any]]:
-    """The fields of a part by name; none of what is no dataclass."""
-    return {f.name: f for f in fields(part)} if is_dataclass(part) else {}
+def settings_of(part: Any) -> dict[str, str]:
+    """The fields of a part with their annotations; none of what is no dataclass."""
+    return {f.name: text_of(f.type) for f in fields(part)} if is_dataclass(part) else {}
+
+
+def text_of(annotation: Any) -> str:
+    """An annotation as it is written, also where Python has evaluated it.
+
+    >>> text_of(float), text_of("float | None")
+    ('float', 'float | None')
+    """
+    return annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
 
 
 def _of_word(axis: Axis, word: str) -> Any:
@@ -202,7 +238,7 @@ def _made(
     """`make(*arguments, **settings)`, after a type check of what a dataclass takes."""
     known = list(inspect.signature(make).parameters)
     named = dict(zip(known, arguments, strict=False)) | settings
-    kinds = {k: str(f.type) for k, f in settings_of(make).items()}
+    kinds = settings_of(make)
     given = {k: _argument(axis, name, k, kinds.get(k, ""), v) for k, v in named.items()}
     rest = arguments[len(known) :]
     first = [given[k] for k in known[: len(arguments)]]

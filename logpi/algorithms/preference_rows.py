@@ -96,8 +96,8 @@ def simpo(
     """Simple preference optimisation (arXiv:2405.14734): mean log-likelihoods with a target margin;
     no reference.
 
-    - [beta, gamma] TRL's CPOTrainer (loss_type="simpo") has the defaults β = 0.1, γ = 0.5; here within the
-      paper's ranges.
+    - [beta, gamma] TRL's CPOTrainer (loss_type="simpo") has the defaults β = 0.1, γ = 0.5; here
+      within the paper's ranges.
     """
     return Algorithm(Preference(LogLikelihood(), Logistic(beta, smoothing, gamma), sft=sft))
 

@@ -6,9 +6,10 @@
 An algorithm is a value; a new method is a new function here. The first paragraph of its docstring
 is its source, and each `- ` line a divergence from the paper or from common libraries; `describe`
 prints both. A line that begins with `[weight]` is about the row's weight: with another one it is
-not printed. What a part does otherwise than its source is said by the part. Rows whose baseline is made of samples are in `group_rows.py`, those that learn from
-preferences in `preference_rows.py`. Left out: the parts (`ops`), the objectives that are made of
-them (`objectives`), and options by name (`by_name.py`).
+not printed. What a part does otherwise than its source is said by the part. Rows whose baseline is
+made of samples are in `group_rows.py`, those that learn from preferences in `preference_rows.py`.
+Left out: the parts (`ops`), the objectives that are made of them (`objectives`), and options by
+name (`by_name.py`).
 """
 
 from __future__ import annotations
@@ -61,7 +62,8 @@ __all__ = ["NAMES", "TABLE", "learning_from"]
 def policy_gradient(beta: float = 0.0) -> Algorithm:
     """Policy gradient theorem (Sutton et al. 2000): the whole trajectory's reward for each action.
 
-    - [advantage, kl_estimator, kl_place] beta > 0 adds k1 in the reward, so each action also carries the KL of the whole trajectory.
+    - [advantage, kl_estimator, kl_place] beta > 0 adds k1 in the reward, so each action also
+      carries the KL of the whole trajectory.
     """
     return Algorithm(
         PolicyGradient(
@@ -76,7 +78,8 @@ def policy_gradient(beta: float = 0.0) -> Algorithm:
 def reinforce(gamma: float = 1.0, beta: float = 0.0) -> Algorithm:
     """REINFORCE (Williams 1992): return-to-go instead of the whole reward.
 
-    - [advantage, kl_place] beta > 0 is the KL trick: an action carries only the KL of what follows it.
+    - [advantage, kl_place] beta > 0 is the KL trick: an action carries only the KL of what follows
+      it.
     - OpenRLHF's `reinforce` is another method: here it is `reinforce_plus_plus`.
     """
     return Algorithm(
@@ -106,8 +109,8 @@ def reinforce_baseline(gamma: float = 1.0, beta: float = 0.0) -> Algorithm:
 def a2c(gamma: float = 1.0, lam: float = 0.95, beta: float = 0.0) -> Algorithm:
     """Advantage actor–critic (arXiv:1602.01783) with generalised advantages.
 
-    - [advantage] The paper sums n-step returns from several threads; here λ mixes them (lam=1 gives the n-step
-      return of a fragment).
+    - [advantage] The paper sums n-step returns from several threads; here λ mixes them
+      (advantage="NStep(n=5)" for one n).
     """
     return Algorithm(
         PolicyGradient(
@@ -141,8 +144,8 @@ def trpo(gamma: float = 1.0, lam: float = 0.95) -> Algorithm:
     """Trust region policy optimisation (arXiv:1502.05477): the largest step whose KL(π_old‖π) stays
     below a bound.
 
-    - [advantage] The paper estimates Q from Monte-Carlo returns; here generalised advantages, as its authors'
-      later code (arXiv:1506.02438).
+    - [advantage] The paper estimates Q from Monte-Carlo returns; here generalised advantages, as
+      its authors' later code (arXiv:1506.02438).
     - [whiten, update] Advantages are whitened, which changes the gain's unit and not the step.
     """
     return Algorithm(
@@ -167,9 +170,10 @@ def ppo(
     """Proximal policy optimisation (arXiv:1707.06347): clipped ratios, generalised advantages,
     several passes over a batch.
 
-    - [kl_estimator, kl_place] beta > 0 is RLHF's form (arXiv:2203.02155): k1 of each token in its reward.
+    - [kl_estimator, kl_place] beta > 0 is RLHF's form (arXiv:2203.02155): k1 of each token in its
+      reward.
     - [whiten] Advantages are whitened, as in the common code, not in the paper.
-    - [value_coef, value_clip] The critic's error is not clipped (value_clip=0.2 for that).
+    - [advantage, value_clip] The critic's error is not clipped (value_clip=0.2 for that).
     """
     return Algorithm(
         PolicyGradient(

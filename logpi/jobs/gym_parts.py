@@ -76,11 +76,13 @@ def resolved(a: Any) -> tuple[Preset, dict[str, Any]]:
     variant = settings.pop("settings", None)
     changed = {x.name: settings.pop(x.name) for x in fields(Preset) if x.name in settings}
     if fragments and a.updates is not None:
-        raise UserError(f"{method.name} learns from fragments of a fixed size: say --steps, not --updates")
+        raise UserError(
+            f"{method.name} learns from fragments of a fixed size: say --steps, not --updates"
+        )
     if not fragments and a.steps is not None:
         raise UserError(
-            f"{method.name} learns from whole episodes, whose length nobody knows before: say --updates,"
-            " not --steps"
+            f"{method.name} learns from whole episodes, whose length nobody knows before: say"
+            " --updates, not --steps"
         )
     changed |= {k: v for k, v in (("steps", a.steps), ("updates", a.updates)) if v is not None}
     fallback = _fallback(method)
@@ -158,6 +160,15 @@ def _of_preset(
         lost |= set(settings_of(part_at(row, axis))) - set(settings_of(part))
         lost |= given_in(axis, settings[axis.name])
     return {k: v for k, v in p.options if k in usable - lost}
+
+
+def notes(a: Any, method: Algorithm) -> list[str]:
+    """The parts that the user exchanged, and what the composition warns of."""
+    from logpi.algorithms.parts import AXES, part_at
+
+    parts = [f"{k}={part_at(method, AXES[k])}" for k in a.options if k in AXES]
+    warnings = [f"warning: {x}" for x in method.objective.explain().warnings]
+    return ([f"but with {', '.join(parts)}"] if parts else []) + warnings
 
 
 def own_network(policy: Any) -> Any:

@@ -10,6 +10,7 @@ starts:
     critic  it reads `value` [B, T+1]           greedy  it reads `batch.baseline` [B]
     group   least number of samples a prompt    on_policy  the data must come from the policy itself
     bootstraps  a critic values the state after a row that was cut off
+    differs     from its source or from common code, a line each
 """
 
 from __future__ import annotations
@@ -51,6 +52,7 @@ class Advantage(ABC):
     group: ClassVar[int] = 1
     on_policy: ClassVar[bool] = True
     bootstraps: ClassVar[bool] = False
+    differs: ClassVar[tuple[str, ...]] = ()
     equation: ClassVar[str]
     source: ClassVar[str]
 
@@ -301,7 +303,7 @@ class GroupNorm(Advantage):
         eps: added to the standard deviation, in units of return.
         ddof: 1 for the sample standard deviation (the common code), 0 for the population's.
     Raises:
-        ValueError: a group of one.
+        ValueError: a group of one; an ε below 0, or another ddof.
 
     >>> from logpi.testing import group
     >>> GroupNorm()(group([1., 0., 1., 0.]))[:, 0]
@@ -312,6 +314,15 @@ class GroupNorm(Advantage):
     ddof: int = 1
     group: ClassVar[int] = 2
     source: ClassVar[str] = "GRPO: Shao et al. 2024, arXiv:2402.03300"
+
+    def __post_init__(self) -> None:
+        if not (self.eps >= 0 and self.ddof in (0, 1)):
+            raise ValueError(f"GroupNorm needs eps of at least 0 and ddof 0 or 1, got {self}")
+
+    @property
+    def differs(self) -> tuple[str, ...]:  # type: ignore[override]
+        none = "GRPO's standard deviation has no ε"
+        return (f"{none}; here {self.eps:g} is added to it (TRL 1e-4, verl 1e-6).",)
 
     @property
     def equation(self) -> str:  # type: ignore[override]
