@@ -15,7 +15,7 @@ from logpi.algorithms.composition import Algorithm, Divergence
 from logpi.algorithms.option_list import values_of
 from logpi.algorithms.table import TABLE
 
-__all__ = ["Description", "changes", "divergences", "latex"]
+__all__ = ["Description", "changes", "choices", "divergences", "latex"]
 
 
 class Description(str):
@@ -31,7 +31,7 @@ class Description(str):
     def _repr_markdown_(self) -> str:
         a, e = self.algorithm, self.algorithm.objective.explain()
         where = [f"- ${latex(x)}$" for x in e.where]
-        table = [f"| {axis} | `{choice}` |" for axis, choice in _choices(a).items()]
+        table = [f"| {axis} | `{choice}` |" for axis, choice in choices(a).items()]
         differs = [f"- {x}" for x in divergences(a)]
         parts = (
             f"**{a.name}**: {a.source}",
@@ -49,7 +49,7 @@ class Description(str):
         return f"$${latex(self.algorithm.objective.explain().goal)}$$"
 
 
-def _choices(a: Algorithm) -> dict[str, str]:
+def choices(a: Algorithm) -> dict[str, str]:
     """The choice on each axis."""
     parts = {k: str(v or "–") for k, v in a.objective.explain().parts.items()}
     more = {"update": a.update, "keep": a.keep, "truncation": a.truncation}
@@ -97,7 +97,7 @@ def _text(a: Algorithm) -> str:
     lines = [f"{a.name}: {a.source}"]
     lines += _listed("but with", changes(a))
     lines += ["", f"  {e.goal}", *(f"  where     {x}" for x in e.where)]
-    lines += ["", *(f"  {k:<11}{v}" for k, v in _choices(a).items())]
+    lines += ["", *(f"  {k:<11}{v}" for k, v in choices(a).items())]
     lines += ["", f"  sources   {_sources(a)}"]
     lines += [*_listed("differs", divergences(a)), *_listed("warning", e.warnings)]
     return "\n".join(lines)

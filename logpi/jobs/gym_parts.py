@@ -67,6 +67,12 @@ def resolved(a: Any) -> tuple[Preset, dict[str, Any]]:
 
     settings = {known_as(a.algorithm, k): v for k, v in a.options.items()}
     settings = {names.JOB_NAMES.get(k, k): v for k, v in settings.items()}
+    for k in ("update", "critic", "shuffle", "micro_tokens"):
+        if k in settings:
+            raise UserError(
+                f"{k} is this command's own choice: leave it out (what there is to set:"
+                " logpi/envs/control/presets.py)"
+            )
     row, known = algorithm(a.algorithm), {x.name for x in options(a.algorithm)}
     own = {k: v for k, v in settings.items() if k in known and k not in STEPS}
     method = algorithm(a.algorithm, **own)
@@ -137,12 +143,6 @@ def make_algorithm(name: str, p: Preset, settings: Mapping[str, Any]) -> Algorit
     sgd = SGD(
         p.epochs, p.minibatches, micro_tokens=None, max_grad_norm=p.max_grad_norm, shuffle=shuffle
     )
-    for k in ("update", "critic", "shuffle", "micro_tokens"):
-        if k in settings:
-            raise UserError(
-                f"{k} is this command's own choice: leave it out (what there is to set:"
-                " logpi/envs/control/presets.py)"
-            )
     return algorithm(name, update=method.update.with_gradient_steps(sgd), **options)
 
 
