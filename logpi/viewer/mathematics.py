@@ -75,7 +75,7 @@ def compose(words: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _json(method: Any) -> dict[str, Any]:
-    from logpi.algorithms.description import Description, choices, latex
+    from logpi.algorithms.description import Description, choices, divergences, latex
 
     explanation = method.objective.explain()
     formulas = [explanation.goal, *explanation.where]
@@ -86,7 +86,7 @@ def _json(method: Any) -> dict[str, Any]:
         "text": "\n".join([explanation.goal, *(f"where  {x}" for x in explanation.where)]),
         "parts": [[axis, choice] for axis, choice in choices(method).items()],
         "sources": list(dict.fromkeys(explanation.sources)),
-        "differs": list(method.differs),
+        "differs": list(divergences(method)),
         "description": str(Description(method)),
     }
 
