@@ -72,7 +72,7 @@ SPOKEN = {
     r"[Aa]dvantages are whitened": lambda o: o.whiten,
     r"n-step returns|generalised|\bQ from": lambda o: isinstance(o.advantage, GAE),
     r"product ratio": lambda o: o.ratio == SequenceRatio(mean=False),
-    r"standard deviation has no ε": lambda o: isinstance(o.advantage, GroupNorm),
+    r"std has no ε": lambda o: isinstance(o.advantage, GroupNorm),
     r"padded width|MAX_TOKENS": lambda o: isinstance(o.weight, FixedLength),
     r"common code takes the mean": lambda o: isinstance(o.weight, GroupTokenMean),
     r"aggregates": lambda o: isinstance(o.weight, SequenceMean),
