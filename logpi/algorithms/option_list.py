@@ -72,6 +72,7 @@ HELP = {
     "shrink": "factor between one trial of the line search and the next",
     "trials": "trials of the line search",
     "critic": "steps of the critic's regression",
+    "trust_steps": "trust-region steps on one batch, within one bound of KL",
     "fisher_fraction": "share of the rows that the Fisher matrix is estimated on",
     "keep": "which groups enter the batch",
     "truncation": "treatment of rows that the length limit cut off",
