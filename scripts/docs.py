@@ -1,5 +1,6 @@
 """Writes what the documentation takes from the code: the README's table, every algorithm as
-mathematics, the tree of docs/architecture.md, and the names of docs/coming_from.md.
+mathematics, which of them to choose, the tree of docs/architecture.md, and the names of
+docs/coming_from.md.
 
 `python scripts/docs.py` rewrites, `--check` only tells whether anything is stale (exit code 1).
 """
@@ -12,6 +13,7 @@ from contextlib import redirect_stdout
 from pathlib import Path
 
 from logpi.algorithms import TABLE, describe, names
+from logpi.algorithms.choosing import SITUATIONS
 from logpi.commands.algorithms import main as table
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -63,6 +65,27 @@ def names_elsewhere() -> str:
     return "\n".join([*lines, *(f"| {', '.join(v)} | {k} |" for k, v in said.items())])
 
 
+def choosing() -> str:
+    """What one has decides the method."""
+    lines = [
+        "# What you have decides the method",
+        "",
+        "`logpi algorithms --for WORD` prints an entry. It is where we would begin; the table and",
+        "[the lab](lab/README.md) say what the rows do, [results](results.md) what we saw.",
+        "",
+        "| word | you have | row |",
+        "|---|---|---|",
+        *(f"| [{w}](#{w}) | {s.have} | `{s.row}` |" for w, s in SITUATIONS.items()),
+    ]
+    for word, s in SITUATIONS.items():
+        lines += ["", f"## {word}", "", f"You have {s.have}. Take `{s.row}`: {s.why}.", ""]
+        lines += ["```", s.command, "```"]
+        if s.others:
+            lines += ["", "| or | when |", "|---|---|"]
+        lines += [f"| `{name}` | {when} |" for name, when in s.others]
+    return "\n".join(lines) + "\n"
+
+
 def pages() -> dict[Path, str]:
     """Every generated file with its text."""
     readme, architecture = ROOT / "README.md", ROOT / "docs" / "architecture.md"
@@ -92,6 +115,7 @@ def pages() -> dict[Path, str]:
         architecture: drawn,
         coming: listed,
         ROOT / "docs" / "algorithms.md": page,
+        ROOT / "docs" / "choosing.md": choosing(),
     }
 
 

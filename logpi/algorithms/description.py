@@ -14,6 +14,7 @@ from typing import Any
 from logpi.algorithms.composition import Algorithm, Divergence
 from logpi.algorithms.option_list import values_of
 from logpi.algorithms.table import TABLE
+from logpi.algorithms.texts import sections
 
 __all__ = ["Description", "changes", "choices", "divergences", "latex"]
 
@@ -41,6 +42,7 @@ class Description(str):
             "\n".join(["where", "", *where]) if where else "",
             "\n".join(["| | |", "|---|---|", *table]),
             f"*Sources*: {_sources(a)}",
+            f"*Texts*: {sections(a.name)}" if sections(a.name) else "",
             "\n".join(["*Differs*", "", *differs]) if differs else "",
         )
         return "\n\n".join(part for part in parts if part)
@@ -99,6 +101,7 @@ def _text(a: Algorithm) -> str:
     lines += ["", f"  {e.goal}", *(f"  where     {x}" for x in e.where)]
     lines += ["", *(f"  {k:<11}{v}" for k, v in choices(a).items())]
     lines += ["", f"  sources   {_sources(a)}"]
+    lines += _listed("texts", filter(None, [sections(a.name)]))
     lines += [*_listed("differs", divergences(a)), *_listed("warning", e.warnings)]
     return "\n".join(lines)
 

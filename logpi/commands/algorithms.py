@@ -13,11 +13,23 @@ from logpi.jobs.options.fields import option
 HEAD = ("", "advantage", "ratio", "surrogate", "KL", "weight", "update")
 
 
+def _situations() -> list[str]:
+    from logpi.algorithms.choosing import SITUATIONS
+
+    return list(SITUATIONS)
+
+
 @dataclass(frozen=True)
 class AlgorithmList:
     """Arguments of `logpi algorithms`."""
 
     markdown: bool = option(False, help="as a Markdown table")
+    situation: str = option(
+        "",
+        help="what you have or lack: the row that we would take, why, and others",
+        choices=_situations,
+        aliases=("for",),
+    )
     parts: bool = option(False, help="the parts of each axis instead, as their words are written")
 
 
@@ -76,6 +88,11 @@ def main(argv: Sequence[str]) -> int:
         "logpi algorithms",
         "The table of algorithms: each is a composition of independent choices.",
     )
+    if a.situation:
+        from logpi.algorithms.choosing import SITUATIONS
+
+        print(SITUATIONS[a.situation].text())
+        return 0
     if a.parts:
         print(parts_text())
         return 0

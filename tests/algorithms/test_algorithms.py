@@ -308,6 +308,8 @@ def test_shorthand_of_the_penalty() -> None:
     ("name", "near"),
     [
         ("grpoo", "grpo"),
+        ("gpro", "grpo"),
+        ("gsop", "gspo"),
         ("dappo", "dapo"),
         ("reinforce_pluss_plus", "reinforce_plus_plus"),
         ("PP0", "ppo"),

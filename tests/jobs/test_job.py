@@ -299,6 +299,7 @@ def test_what_only_commands_do_is_refused_with_a_line() -> None:
 @pytest.mark.parametrize(
     ("given", "line"),
     [
+        ({"surrogat": "Clip"}, "RL has no option 'surrogat'; did you mean surrogate"),
         ({"stepz": 3}, "RL has no option 'stepz'; did you mean steps"),
         ({"steps": 0}, "steps: must be at least 1"),
         ({"steps": "many"}, "steps: 'many' is not a whole number"),

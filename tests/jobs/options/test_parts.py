@@ -9,6 +9,7 @@ import pytest
 
 import logpi
 from logpi.cli import main
+from logpi.errors import UserError
 from logpi.jobs.gym import Gym
 from logpi.jobs.gym_parts import make_algorithm, resolved
 from logpi.jobs.options.run import read
@@ -97,3 +98,8 @@ def test_gym_samples_as_the_parts_need() -> None:
     assert whole.update.shuffle == Groups() and isinstance(whole.objective.advantage, RewardToGo)
     assert method_of("--advantage", "NStep").update.shuffle == Actions()
     assert method_of("--weight", "SequenceMean").update.shuffle == Groups()
+
+
+def test_an_option_s_other_name_is_meant_too() -> None:
+    with pytest.raises(UserError, match=r"no option 'objectiv'; did you mean objective\?"):
+        logpi.Prefer(model="m", data="d", objectiv="dpo")
