@@ -15,8 +15,9 @@ from functools import cached_property, partial
 import torch
 from torch import Tensor
 
-from logpi.ops.advantages import Advantage, QValue, whiten
+from logpi.ops.advantages import Advantage, QValue
 from logpi.ops.kl import KL, k3
+from logpi.ops.moments import whiten
 from logpi.ops.ratios import Ratio, TokenRatio
 from logpi.ops.surrogates import ScoreFunction, Surrogate
 from logpi.ops.time import own
