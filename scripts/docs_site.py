@@ -35,7 +35,7 @@ PAGES, SITE = OUT / "docs", ROOT / "build" / "site"
 # nothing: pages come and go.
 CHAPTERS: dict[str, tuple[str, ...]] = {
     "Start": ("index.md", "choosing.md", "guide.md", "models.md", "verifiers.md"),
-    "Learn": ("texts*.md", "texts/*.md", "notebooks/*.md", "algorithms.md"),
+    "Learn": ("texts.md", "texts*.md", "texts/*.md", "notebooks/*.md", "algorithms.md"),
     "Lab": ("lab/index.md", "lab/*.md"),
     "Training": (
         "control.md",
@@ -49,7 +49,7 @@ CHAPTERS: dict[str, tuple[str, ...]] = {
     "Scale": ("scale.md", "scale-*.md", "speed.md", "viewer.md"),
     "Results": ("results.md", "log/index.md", "log/*.md"),
     "Coming from": ("coming_from.md",),
-    "API": ("api/index.md", "api/*.md"),
+    "API": ("api/index.md", "api/options.md", "api/core.md", "api/*.md"),
     "More": ("architecture.md", "contributing.md", "changelog.md", "*.md", "source/**/*.md"),
 }
 _CODE = re.compile(r"^( *)(`{3,}|~{3,}).*?^\1\2[^\S\n]*$|`[^`\n]+`", re.M | re.S)
@@ -119,11 +119,16 @@ def mathml(text: str) -> str:
     def shown(match: re.Match[str], display: str) -> str:
         tex = " ".join(match[1].split()).replace(r"\lVert", r"\|").replace(r"\rVert", r"\|")
         element = convert(tex, display=display)
-        return f"\n\n<div>{element}</div>\n\n" if display == "block" else element
+        # inside of a span: a line that begins with <math> would be a paragraph of its own
+        return f"\n\n<div>{element}</div>\n\n" if display == "block" else f"<span>{element}</span>"
+
+    def inline(match: re.Match[str]) -> str:
+        # $5 or $6 is money, $16 \times 4$ is not
+        money = match[1][0].isdigit() and "\\" not in match[1]
+        return match[0] if money else shown(match, "inline")
 
     text = re.sub(r"\$\$(.+?)\$\$", lambda m: shown(m, "block"), text, flags=re.S)
-    inline = r"(?<![\\$\w])\$(?![\s\d.,])([^$]+?)(?<!\s)\$(?![\w$])"
-    return re.sub(inline, lambda m: shown(m, "inline"), text)
+    return re.sub(r"(?<![\\$\w])\$(?![\s.,])([^$]+?)(?<!\s)\$(?![\w$])", inline, text)
 
 
 def lists(text: str) -> str:

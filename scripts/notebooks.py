@@ -51,6 +51,17 @@ def passing(output: Any) -> bool:
     )
 
 
+def joined(outputs: list[Any]) -> list[Any]:
+    """What is printed arrives in pieces; neighbours are one output."""
+    whole: list[Any] = []
+    for output in outputs:
+        if output.output_type == "stream" and whole and whole[-1].output_type == "stream":
+            whole[-1].text += output.text
+        else:
+            whole.append(output)
+    return whole
+
+
 def tidy(notebook: Any) -> Any:
     """Without what changes from run to run: ids and times of cells, stderr, metadata of editors."""
     notebook.metadata = nbformat.from_dict(METADATA)
@@ -58,7 +69,7 @@ def tidy(notebook: Any) -> Any:
     for number, cell in enumerate(notebook.cells):
         cell.id, cell.metadata = f"cell-{number}", nbformat.from_dict({})
         if cell.cell_type == "code":
-            cell.outputs = [x for x in cell.outputs if not passing(x)]
+            cell.outputs = joined([x for x in cell.outputs if not passing(x)])
             for output in cell.outputs:
                 output.pop("metadata", None)
                 if output.output_type in ("display_data", "execute_result"):
