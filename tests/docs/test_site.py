@@ -68,7 +68,9 @@ def test_mathematics_and_money() -> None:
 
 def test_links_of_the_repository_become_links_of_the_site() -> None:
     files: set[str] = set()
-    text = "[a](docs/guide.md#metrics) [b](logpi/ops/kl.py) [c](https://x.y) [d](examples/products.py)"
+    text = (
+        "[a](docs/guide.md#metrics) [b](logpi/ops/kl.py) [c](https://x.y) [d](examples/products.py)"
+    )
     assert docs_site.linked(text, "README.md", files) == (
         "[a](guide.md#metrics) [b](api/ops.md#logpi.ops.kl) [c](https://x.y)"
         " [d](source/examples/products.py.md)"
