@@ -134,7 +134,7 @@ def unshown(index: str) -> list[str]:
 
 def counted() -> str:
     """The table of what each page has, as Markdown."""
-    head = "| page | sections of the text | with Python | with a command | by reference |"
+    head = "| page | sections | with Python | with a command | by reference |"
     lines = [head, "|---|---|---|---|---|"]
     total = [0] * 4
     for page in PAGES:
