@@ -27,11 +27,16 @@ def home(tmp_path: Path) -> Path:
 def test_the_table_has_a_row_for_each_group_of_seeds(home: Path, capsys) -> None:
     assert main(["compare", str(home)]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert re.split(r"  +", lines[0])[0] == "differs"
-    assert [line.split()[0] for line in lines[1:3]] == ["lr", "seed"] and lines[3] == ""
+    # three runs and two arguments: the runs stand below each other
+    assert lines[0].split() == ["differs", "lr", "seed"] and lines[4] == ""
+    assert [line.split()[1:] for line in lines[1:4]] == [
+        ["0.001", "0"],
+        ["0.001", "1"],
+        ["0.0001", "0"],
+    ]
     # the mean of 0.5 and 0.7; Student's t of 2 is 12.71 · 0.1414 / √2
-    assert re.split(r"  +", lines[5])[:4] == ["lr=0.001", "2", "0.6", "1.271"]
-    assert re.split(r"  +", lines[6])[:3] == ["lr=0.0001", "1", "0.1"]
+    assert re.split(r"  +", lines[6])[:4] == ["lr=0.001", "2", "0.6", "1.271"]
+    assert re.split(r"  +", lines[7])[:3] == ["lr=0.0001", "1", "0.1"]
 
 
 def test_json_with_the_best_of_a_loss_its_least(home: Path, capsys) -> None:
