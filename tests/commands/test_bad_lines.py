@@ -340,7 +340,7 @@ BAD: dict[str, list[tuple[str, str]]] = {
         ("RUN --prot 1", "did you mean --port"),
     ],
     "compare": [
-        ("", "must be given"),
+        ("", "are required: RUNS"),
         ("nosuch", "is not there"),
         ("RUN", "no run with metrics"),
         ("FULL", "no run with metrics"),

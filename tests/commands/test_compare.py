@@ -28,7 +28,7 @@ def test_the_table_has_a_row_for_each_group_of_seeds(home: Path, capsys) -> None
     assert main(["compare", str(home)]) == 0
     lines = capsys.readouterr().out.splitlines()
     # three runs and two arguments: the runs stand below each other
-    assert lines[0].split() == ["differs", "lr", "seed"] and lines[4] == ""
+    assert lines[0].split() == ["differs", "seed", "lr"] and lines[4] == ""
     assert [line.split()[1:] for line in lines[1:4]] == [
         ["0.001", "0"],
         ["0.001", "1"],
