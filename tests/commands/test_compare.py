@@ -30,9 +30,9 @@ def test_the_table_has_a_row_for_each_group_of_seeds(home: Path, capsys) -> None
     # three runs and two arguments: the runs stand below each other
     assert lines[0].split() == ["differs", "seed", "lr"] and lines[4] == ""
     assert [line.split()[1:] for line in lines[1:4]] == [
-        ["0.001", "0"],
-        ["0.001", "1"],
-        ["0.0001", "0"],
+        ["0", "0.001"],
+        ["1", "0.001"],
+        ["0", "0.0001"],
     ]
     # the mean of 0.5 and 0.7; Student's t of 2 is 12.71 · 0.1414 / √2
     assert re.split(r"  +", lines[6])[:4] == ["lr=0.001", "2", "0.6", "1.271"]
