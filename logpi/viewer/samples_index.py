@@ -147,8 +147,7 @@ class SamplesIndex:
         for file in files:
             budget = AT_ONCE if query.plain and rows >= query.offset + query.limit else BUDGET
             if not file.complete and monotonic() < start + budget:
-                with suppress(ViewError):
-                    file.read_on(self.folders, start + budget)
+                file.read_on(self.folders, start + budget)
             rows += len(file)
         return all(file.complete for file in files)
 
