@@ -214,7 +214,7 @@ class SamplesIndex:
         for row in order[states[order] == 0]:
             if monotonic() > deadline:
                 break
-            file = files[table.file[row]]
+            file = files[int(table.file[row])]
             found = self._holds(file, int(table.row[row]), query.text)
             states[row] = search.states[file.path][1][table.row[row]] = 1 if found else -1
         return order[states[order] == 1], int((states[order] == 0).sum())
@@ -239,7 +239,8 @@ class SamplesIndex:
         if response is None:
             return False
         turns = response.get("turns")
-        shown = [t.get("shown") for t in turns if isinstance(t, dict)] if _list(turns) else []
+        turns = turns if isinstance(turns, list) else []
+        shown = [t.get("shown") for t in turns if isinstance(t, dict)]
         texts = (response.get("prompt"), response.get("completion"), *shown)
         return any(needle.lower() in text(t).lower() for t in texts)
 
@@ -307,10 +308,6 @@ def preview(response: Mapping[str, Any], file: SamplesFile, row: int) -> dict[st
         "preview": text(response.get("completion"))[:200],
         "prompt_preview": text(response.get("prompt"))[:120],
     }
-
-
-def _list(value: Any) -> bool:
-    return isinstance(value, list)
 
 
 def _within(value: int, bounds: tuple[int | None, int | None]) -> bool:
