@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from threading import RLock
 from time import monotonic
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -91,6 +91,7 @@ class SamplesIndex:
         self.lock = RLock()
         self._table: tuple[Any, Table] | None = None
         self._searches: OrderedDict[tuple[str, str], Search] = OrderedDict()
+        self._opened: tuple[Any, BinaryIO] | None = None
         self._previews: OrderedDict[Any, dict[str, Any]] = OrderedDict()
 
     # ----------------------------------------------------------------------- files
@@ -277,8 +278,15 @@ class SamplesIndex:
         return self._response(file, row, data, short)
 
     def _line(self, file: SamplesFile, row: int) -> bytes:
-        with self.folders.open(file.path) as handle:
-            return file.line(row, handle)
+        """The line of a row. The file that was read last stays open, for a search reads its rows
+        one by one."""
+        key = (file.path, file.generation)
+        if self._opened is None or self._opened[0] != key:
+            if self._opened is not None:
+                self._opened[1].close()
+                self._opened = None
+            self._opened = (key, self.folders.open(file.path))
+        return file.line(row, self._opened[1])
 
     def _response(
         self, file: SamplesFile, row: int, data: bytes, short: bool
