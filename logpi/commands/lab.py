@@ -77,6 +77,12 @@ class Rewards(Show):
     seed: int = option(0, help="of the learned policies", least=0)
 
 
+@dataclass(frozen=True)
+class Ladder(Show):
+    seed: int = option(0, help="of all sampling", least=0)
+    runs: int = option(20, help="independent runs of each row, 2 to 50", least=2, most=50)
+
+
 @dataclass(frozen=True, kw_only=True)
 class StepValues(Show):
     model: str = option(help="directory or hub name of a causal language model")
@@ -148,6 +154,9 @@ COMMANDS = {
         Show,
         "RLHF and DPO reach one policy; implicit rewards, and what DPO pushes",
         "preferences:preferences",
+    ),
+    "ladder": LabCommand(
+        Ladder, "PPO as REINFORCE plus five fixes: noise, episodes to solve", "ladder:ladder"
     ),
     "step-values": LabCommand(
         StepValues, "value and advantage of each step of a model's response", "steps:step_values"

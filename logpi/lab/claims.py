@@ -95,8 +95,8 @@ def discounted(world: World, gamma: float, lam: float) -> Tensor:
     return -world.gradient + (1 - gamma) * pull(world, gap)
 
 
-def text_gae(world: World, gamma: float, lam: float) -> Tensor:
-    """The token advantage (1 − (1−γ)/(1−γλ) (1 − (γλ)^{T−1−t})) Q − V of the analysis text; right
+def equal_lengths(world: World, gamma: float, lam: float) -> Tensor:
+    """The token advantage (1 − (1−γ)/(1−γλ) (1 − (γλ)^{T−1−t})) Q − V of Liu, "PPO / ORZ"; right
     if all responses have length T."""
     mask, state = world.paths.mask, world.index(world.paths)[:, :-1]
     v, q = (x[0] for x in world.mdp.values(world.pi))

@@ -24,6 +24,7 @@ from logpi.runs.plots import Panel, figure
 
 ROOT = Path(__file__).parents[2]
 FAST = ("kl", "clip", "length", "bellman", "preferences", "worked")
+SLOW = ("bias", "variance", "trust-region", "ladder")
 
 
 def columns(line: str) -> int:
@@ -42,7 +43,10 @@ def _docs():
     "name",
     [
         *FAST,
-        *(pytest.param(n, marks=pytest.mark.slow) for n in ("bias", "variance", "trust-region")),
+        *(
+            pytest.param(n, marks=pytest.mark.slow)
+            for n in ("bias", "variance", "trust-region", "ladder")
+        ),
     ],
 )
 def test_pages_are_what_the_command_prints(name, tmp_path):
@@ -135,7 +139,12 @@ def test_unknown_command_is_one_line(argv, says):
 
 @pytest.mark.parametrize(
     "argv",
-    [["bias", "--responses", "9"], ["bellman", "--slip", "2"], ["step-values", "--model", "x"]],
+    [
+        ["bias", "--responses", "9"],
+        ["bellman", "--slip", "2"],
+        ["ladder", "--runs", "1"],
+        ["step-values", "--model", "x"],
+    ],
 )
 def test_wrong_options_are_one_line(argv, capsys):
     with pytest.raises(SystemExit) as stop:
