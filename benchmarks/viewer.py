@@ -4,7 +4,7 @@ of responses, a sorted one, a text that is nowhere; and the server's memory.
     python benchmarks/viewer.py --rows 10 10000 100000 --length 2200
 
 Runs are written as `logpi rl` writes them: 64 responses a step, with token ids, log-probabilities
-and advantages. Each server is fresh and cold; the page is painted by Chromium through Playwright
+and advantages, from a pool of 512 texts. Each server is fresh and cold; the page is painted by Chromium through Playwright
 where they are installed. Left out: a disk that is cold (the files were just written).
 """
 
@@ -20,11 +20,11 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-GROUP, STEP = 8, 64
+GROUP, STEP, POOL = 8, 64, 512
 WORDS = (
     "so we add the two numbers and carry one then check wait that is wrong again = 12 47".split()
 )
@@ -38,11 +38,11 @@ def write_run(path: Path, rows: int, length: int) -> int:
     record = {"command": "rl", "arguments": arguments | {"steps": -(-rows // STEP)}}
     (path / "arguments.json").write_text(json.dumps(record))
     (path / "versions.json").write_text("{}")
-    size = 0
+    size, pool = 0, [_response(rng, length) for _ in range(POOL)]
     with open(path / "metrics.jsonl", "w") as metrics:
         for step in range(1, -(-rows // STEP) + 1):
             count = min(STEP, rows - (step - 1) * STEP)
-            data = b"".join(_line(rng, step, i, length) for i in range(count))
+            data = b"".join(_line(rng, pool, step, i) for i in range(count))
             (path / "samples" / f"step-{step:06d}.jsonl").write_bytes(data)
             size += len(data)
             values = {"reward": rng.random(), "entropy": rng.random(), "step_time": 1.0}
@@ -50,18 +50,19 @@ def write_run(path: Path, rows: int, length: int) -> int:
     return size
 
 
-def _line(rng: random.Random, step: int, i: int, length: int) -> bytes:
+def _response(rng: random.Random, length: int) -> bytes:
+    """The end of a line: what a policy wrote, with its tokens."""
     text = " ".join(rng.choices(WORDS, k=max(1, int(rng.gauss(length, length / 4)) // 5)))
     tokens = len(text) // 4
-    row = {
-        "prompt": f"{step}+{i // GROUP}=",
-        "completion": text,
-        "answer": "1",
-        "reward": 1.0 * (i % 3 == 0),
-    }
-    row |= {"rewards": {"exact": row["reward"]}, "errors": {}, "stop": "eos", "tokens": tokens}
-    row |= {"group": i // GROUP, "ids": rng.choices(range(150_000), k=tokens), "advantage": 0.5}
-    return (json.dumps(row | {"logp": [-0.1234] * tokens}) + "\n").encode()
+    row = {"completion": text, "answer": "1", "rewards": {"exact": 1.0}, "errors": {}}
+    row |= {"stop": "eos", "tokens": tokens, "ids": rng.choices(range(150_000), k=tokens)}
+    row |= {"advantage": 0.5, "logp": [-0.1234] * tokens}
+    return json.dumps(row).encode()[1:] + b"\n"
+
+
+def _line(rng: random.Random, pool: Sequence[bytes], step: int, i: int) -> bytes:
+    head = {"prompt": f"{step}+{i // GROUP}=", "group": i // GROUP, "reward": rng.random()}
+    return json.dumps(head).encode()[:-1] + b", " + rng.choice(pool)
 
 
 class Server:
@@ -152,7 +153,7 @@ def paint(folder: Path) -> Mapping[str, float]:
             id = server.get("runs")[0]["runs"][0]["id"]
             begin = time.perf_counter()
             page.goto(f"{server.home}#/run/{id}/responses")
-            page.wait_for_selector("main a.response", timeout=60_000)
+            page.wait_for_selector("main a.response", state="attached", timeout=60_000)
             responses = time.perf_counter() - begin
             browser.close()
     finally:
