@@ -4,8 +4,9 @@ of responses, a sorted one, a text that is nowhere; and the server's memory.
     python benchmarks/viewer.py --rows 10 10000 100000 --length 2200
 
 Runs are written as `logpi rl` writes them: 64 responses a step, with token ids, log-probabilities
-and advantages, from a pool of 512 texts. Each server is fresh and cold; the page is painted by Chromium through Playwright
-where they are installed. Left out: a disk that is cold (the files were just written).
+and advantages, from a pool of 512 texts. Each server is fresh and cold; the page is painted by
+Chromium through Playwright where they are installed. Left out: a disk that is cold (the files were
+just written).
 """
 
 from __future__ import annotations
