@@ -22,6 +22,7 @@ from typing import Any
 from logpi.runs.summary import Summary
 from logpi.viewer.files import Folders, ViewError, read_json
 from logpi.viewer.metrics_tail import read_on
+from logpi.viewer.samples_lines import has_responses
 
 # Folders without runs, and with many files.
 PASSED = {"samples", "checkpoints", "model", "tokenizer", "tensorboard", "wandb", "mlruns"}
@@ -180,6 +181,7 @@ class RunRecord:
         self._stamp: tuple[int, int] | None = None
         self._end = 0
         self._lock = Lock()
+        self._responses = False
 
     def read_on(self, deadline: float = math.inf) -> None:
         """Read what was added, until a time. Raises ViewError: the run was deleted."""
@@ -297,9 +299,19 @@ class RunRecord:
             "started": _modified(path / "versions.json"),
             "updated": max((t for t in times if t), default=0.0),
             "spark": summary.spark(),
-            "samples": (path / "samples").is_dir() or (path / "responses.jsonl").is_file(),
+            "samples": self._has_responses(),
             "why": self.why or (summary.sentence if state == "collapsed" else ""),
         }
+
+    def _has_responses(self) -> bool:
+        """Whether responses are kept, by one of the files; asked again until there are some."""
+        if not self._responses:
+            names = _listed(self.run.path / "samples")[0]
+            places = [self.run.path / "samples" / name for name in sorted(names)[-1:]]
+            for path in [*places, self.run.path / "responses.jsonl"]:
+                with suppress(ViewError), self.folders.open(path) as file:
+                    self._responses |= has_responses(file)
+        return self._responses
 
     def _chief(self) -> tuple[str | None, float | None]:
         """The metric that stands for the run, with its last value."""

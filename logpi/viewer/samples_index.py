@@ -24,7 +24,14 @@ import numpy as np
 from logpi.runs.summary import number
 from logpi.viewer.files import Folders, ViewError
 from logpi.viewer.samples_file import COLUMNS, Names, SamplesFile
-from logpi.viewer.samples_lines import mean_advantage, record, responses, short_record, text
+from logpi.viewer.samples_lines import (
+    has_responses,
+    mean_advantage,
+    record,
+    responses,
+    short_record,
+    text,
+)
 
 # seconds of a request; less where the newest files already fill the page
 BUDGET, AT_ONCE = 0.5, 0.15
@@ -91,6 +98,7 @@ class SamplesIndex:
         self.lock = RLock()
         self._table: tuple[Any, Table] | None = None
         self._searches: OrderedDict[tuple[str, str], Search] = OrderedDict()
+        self._holding: dict[str, bool] = {}
         self._opened: tuple[Any, BinaryIO] | None = None
         self._previews: OrderedDict[Any, dict[str, Any]] = OrderedDict()
 
@@ -100,10 +108,18 @@ class SamplesIndex:
         """The steps that have responses, ascending, of each kind."""
         with self.lock:
             self._look()
-            steps = {"step": [], "eval": []}
+            steps: dict[str, list[int]] = {"step": [], "eval": []}
             for file in self.files.values():
                 steps[file.kind].append(file.step)
-            return {kind: sorted(numbers) for kind, numbers in steps.items()}
+            return {k: sorted(v) if v and self._readable(k) else [] for k, v in steps.items()}
+
+    def _readable(self, kind: str) -> bool:
+        """Whether the files of a kind hold responses, by one of them."""
+        if kind not in self._holding:
+            first = next(file for file in self.files.values() if file.kind == kind)
+            with suppress(ViewError), self.folders.open(first.path) as file:
+                self._holding[kind] = has_responses(file)
+        return self._holding.get(kind, False)
 
     def of_kind(
         self, kind: str, steps: tuple[int | None, int | None] = (None, None)

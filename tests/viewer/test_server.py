@@ -404,6 +404,7 @@ def test_several_seeds_and_a_sweep(tmp_path: Path) -> None:
     cell = {"settings": {"lr": "1e-4"}, "runs": {"a": {"numbers": {"x": 1.0}, "failure": ""}}}
     (home / "sweep.json").write_text(json.dumps({"measure": "x", "cells": {"a": cell}}))
     (home / "held_out.json").write_text("[damaged")
+    samples(home / "seed-1", 2, [{"seed": 7, "return": 8.0}], "eval")
     viewer = Viewer(tmp_path)
     shown = viewer.get(f"run/{viewer.id('seeds')}")
     assert shown["state"] == "done" and len(shown["seeds"]) == 2
@@ -412,6 +413,8 @@ def test_several_seeds_and_a_sweep(tmp_path: Path) -> None:
     assert tables["sweep"]["rows"] == [["a", "1e-4", 1.0, ""]]
     assert [r[0] for r in tables["runs inside"]["rows"]] == ["seeds/seed-0", "seeds/seed-1"]
     child = viewer.get(f"run/{viewer.id('seeds/seed-1')}")
+    # an episode's return is no response
+    assert not child["samples"] and child["sample_kinds"] == {"step": [], "eval": []}
     assert child["log"] == ["a line", "another"] and child["metric"] == "reward_100"
     # 25 environment steps each update
     assert child["steps"] == 4 and child["task"] == "CartPole-v1"
