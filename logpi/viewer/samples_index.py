@@ -115,7 +115,7 @@ class SamplesIndex:
 
     def _readable(self, kind: str) -> bool:
         """Whether the files of a kind hold responses, by one of them."""
-        if kind not in self._holding:
+        if not self._holding.get(kind):
             first = next(file for file in self.files.values() if file.kind == kind)
             with suppress(ViewError), self.folders.open(first.path) as file:
                 self._holding[kind] = has_responses(file)
