@@ -1,7 +1,6 @@
 """Writes what the documentation takes from the code: the README's table, every algorithm as
-mathematics, which of them to choose, the tree of docs/architecture.md, the names of
-docs/coming_from.md, and the pages of the lab (`lab_docs.py`, half a minute; `--quick` leaves them
-out).
+mathematics, the tree of docs/architecture.md, the names of docs/coming_from.md, the metrics of
+docs/guide.md, and the pages of the lab (`lab_docs.py`, half a minute; `--quick` leaves them out).
 
 `python scripts/docs.py` rewrites, `--check` only tells whether anything is stale (exit code 1).
 """
@@ -18,6 +17,7 @@ import lab_docs
 from logpi.algorithms import TABLE, describe, names
 from logpi.algorithms.choosing import SITUATIONS
 from logpi.commands.algorithms import main as table
+from logpi.runs import metric_table
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -108,6 +108,12 @@ def pages() -> dict[Path, str]:
         lambda m: f"{m[1]}{tree()}\n{m[2]}",
         architecture.read_text(),
     )
+    guide = ROOT / "docs" / "guide.md"
+    metrics = re.sub(
+        r"(<!-- metrics -->\n)(?s:.*?)(<!-- /metrics -->)",
+        lambda m: f"{m[1]}{metric_table.markdown()}\n{m[2]}",
+        guide.read_text(),
+    )
     chapters = "\n\n".join(f"## {name}\n\n```\n{describe(name)}\n```" for name in TABLE)
     page = (
         "# Algorithms\n\nAs `logpi describe NAME` prints them, from the compositions"
@@ -117,6 +123,7 @@ def pages() -> dict[Path, str]:
         readme: fresh,
         architecture: drawn,
         coming: listed,
+        guide: metrics,
         ROOT / "docs" / "algorithms.md": page,
         ROOT / "docs" / "choosing.md": choosing(),
     }
