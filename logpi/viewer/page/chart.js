@@ -133,6 +133,7 @@ function options(state, series, bands) {
     axes: [{ ...axis, size: 24, gap: 4 }, { ...axis, size: 52, gap: 4 }],
     cursor: {
       sync: { key: state.about.sync || "logpi", setSeries: false },
+      y: false,
       drag: { x: true, y: false },
       points: { size: 6 },
     },
