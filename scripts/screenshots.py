@@ -73,6 +73,11 @@ def first_response(page: Page) -> None:
     page.locator(".answer .tok").nth(5).hover()
 
 
+def first_mask(page: Page) -> None:
+    first_response(page)
+    page.get_by_label("mask").check()
+
+
 def first_group(page: Page) -> None:
     """The group of the first response of the list, best first."""
     page.locator(".item a").first.click()
@@ -88,7 +93,7 @@ def objective(page: Page) -> None:
 
 
 TOKENS = "#/run/{ppo}/responses?from=4&sort=longest&reward_max=0"
-TOOLS = "#/run/{tools/seed-0/search/rl}/responses?sort=longest"
+TOOLS = "#/run/{tools/seed-0/search/rl}/responses?sort=longest&reward_min=1"
 SHOTS = (
     Shot("runs", "#/", size=(1280, 900)),
     Shot("run", "#/run/{demo/rl}", hover("figure[aria-label=reward] .u-over"), (1280, 860)),
@@ -98,7 +103,7 @@ SHOTS = (
     Shot("group", "#/run/{demo/rl}/responses?from=6&to=6&sort=longest", first_group, (1280, 430)),
     Shot("tokens", TOKENS, first_response, (1280, 430)),
     Shot("dark", TOKENS, first_response, (1280, 430), dark=True),
-    Shot("tools", TOOLS, first_response, (1280, 700)),
+    Shot("tools", TOOLS, first_mask, (1280, 600)),
     Shot("phone", "#/run/{demo/rl}", size=(390, 844)),
 )
 

@@ -419,6 +419,34 @@ def test_ten_thousand_tokens_scroll(open_page: Open, ids: dict[str, str]) -> Non
     expect(page.locator('.tok[data-i="0"]')).to_have_count(0)
 
 
+# --------------------------------------------------------------------------------- from files
+
+
+def test_a_page_of_files_needs_no_server(
+    open_page: Open, runs: Path, ids: dict[str, str], tmp_path: Path
+) -> None:
+    from logpi.viewer.static_page import write
+
+    write(Folders([runs]), tmp_path / "page")
+    address = (tmp_path / "page" / "index.html").as_uri()
+    page = open_page("", url=address)
+    page.evaluate(CHECKS)
+    expect(page.locator("footer")).to_contain_text("first")
+    page.get_by_role("link", name="rloo").click()
+    reward = page.locator("figure[aria-label=reward]")
+    expect(reward.locator(".legend b")).to_have_text("0.5")
+    for place in places(ids):
+        move(page, place)
+        assert page.evaluate("checks.structure()") == [], place
+    move(page, response(ids, 1, 0))
+    expect(page.locator(".answer .tok").nth(2)).to_have_class("tok p5")
+    move(page, f"#/run/{ids['all']}/responses?sort=best&from=3&text=owl")
+    expect(page.locator(".item")).to_have_count(1)
+    three = ",".join(ids[name] for name in ("seed-0", "seed-1", "rloo"))
+    move(page, f"#/compare?ids={three}")
+    expect(reward.locator(".legend b")).to_have_text(["0.7", "0.5"])
+
+
 # --------------------------------------------------------------------------------- for everybody
 
 
