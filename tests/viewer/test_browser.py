@@ -167,7 +167,20 @@ def test_a_run_that_goes_on_is_followed(open_page: Open, served: Served, runs: P
     expect(row.locator(".reward")).to_contain_text("0.875")
     shutil.rmtree(runs / "growing")
     expect(row).to_have_count(0)
-    expect(curves.get_by_role("alert")).to_contain_text("deleted")
+    expect(curves.locator(".empty")).to_contain_text("deleted or renamed")
+
+
+def test_the_first_numbers_appear_by_themselves(
+    open_page: Open, served: Served, runs: Path
+) -> None:
+    write_run(runs / "fresh", [])
+    page = open_page(f"#/run/{ids_of(served)['fresh']}")
+    expect(page.locator(".empty")).to_contain_text("No numbers yet")
+    with (runs / "fresh" / "metrics.jsonl").open("a") as file:
+        file.write(json.dumps({"step": 1, "reward": 0.25}) + "\n")
+    expect(page.locator("figure[aria-label=reward] .legend b")).to_have_text("0.25")
+    page.close()
+    shutil.rmtree(runs / "fresh")
 
 
 def test_an_empty_folder_says_how_to_start(open_page: Open, tmp_path: Path) -> None:
