@@ -1,5 +1,6 @@
 """Writes what the documentation takes from the code: the README's table, every algorithm as
-mathematics, the tree of docs/architecture.md, and the names of docs/coming_from.md.
+mathematics, the tree of docs/architecture.md, the names of docs/coming_from.md, and the metrics of
+docs/guide.md.
 
 `python scripts/docs.py` rewrites, `--check` only tells whether anything is stale (exit code 1).
 """
@@ -13,6 +14,7 @@ from pathlib import Path
 
 from logpi.algorithms import TABLE, describe, names
 from logpi.commands.algorithms import main as table
+from logpi.runs import metric_table
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -82,6 +84,12 @@ def pages() -> dict[Path, str]:
         lambda m: f"{m[1]}{tree()}\n{m[2]}",
         architecture.read_text(),
     )
+    guide = ROOT / "docs" / "guide.md"
+    metrics = re.sub(
+        r"(<!-- metrics -->\n)(?s:.*?)(<!-- /metrics -->)",
+        lambda m: f"{m[1]}{metric_table.markdown()}\n{m[2]}",
+        guide.read_text(),
+    )
     chapters = "\n\n".join(f"## {name}\n\n```\n{describe(name)}\n```" for name in TABLE)
     page = (
         "# Algorithms\n\nAs `logpi describe NAME` prints them, from the compositions"
@@ -91,6 +99,7 @@ def pages() -> dict[Path, str]:
         readme: fresh,
         architecture: drawn,
         coming: listed,
+        guide: metrics,
         ROOT / "docs" / "algorithms.md": page,
     }
 

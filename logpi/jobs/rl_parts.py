@@ -144,6 +144,13 @@ def sampled_ahead(
     return stack.enter_context(ahead), ahead.resting(evaluate)
 
 
+def tokenizer_file(tokenizer: Any) -> dict[str, bytes]:
+    """The file that turns a run's token ids into text without its model (`logpi view`); none of a
+    tokenizer that is written in Python."""
+    core = getattr(tokenizer, "backend_tokenizer", None)
+    return {} if core is None else {"tokenizer/tokenizer.json": core.to_str().encode()}
+
+
 def idle_ranks(prompts: int) -> list[str]:
     """What to say of ranks that have no prompt to sample."""
     ranks = current().size
