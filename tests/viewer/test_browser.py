@@ -123,6 +123,15 @@ def ids_of(served: Served) -> dict[str, str]:
         return {run["path"]: run["id"] for run in json.load(answer)["runs"]}
 
 
+def id_of(served: Served, path: str) -> str:
+    """Of a run that is new: the server looks for new ones every two seconds."""
+    deadline = time.monotonic() + PATIENCE / 1000
+    while path not in (ids := ids_of(served)):
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    return ids[path]
+
+
 @pytest.fixture(scope="module")
 def ids(served: Served) -> dict[str, str]:
     return ids_of(served)
@@ -157,7 +166,7 @@ def test_a_run_that_goes_on_is_followed(open_page: Open, served: Served, runs: P
     page = open_page("#/")
     row = page.locator("tr", has_text="growing")
     expect(row.locator(".steps")).to_contain_text("2 / 10")
-    curves = open_page(f"#/run/{ids_of(served)['growing']}", allowed="404")
+    curves = open_page(f"#/run/{id_of(served, 'growing')}", allowed="404")
     legend = curves.locator("figure", has_text="reward").first.locator(".legend b").first
     expect(legend).to_have_text("0.2")
     with (runs / "growing" / "metrics.jsonl").open("a") as file:
@@ -174,7 +183,7 @@ def test_the_first_numbers_appear_by_themselves(
     open_page: Open, served: Served, runs: Path
 ) -> None:
     write_run(runs / "fresh", [])
-    page = open_page(f"#/run/{ids_of(served)['fresh']}")
+    page = open_page(f"#/run/{id_of(served, 'fresh')}")
     expect(page.locator(".empty")).to_contain_text("No numbers yet")
     with (runs / "fresh" / "metrics.jsonl").open("a") as file:
         file.write(json.dumps({"step": 1, "reward": 0.25}) + "\n")
