@@ -137,6 +137,11 @@ COMMANDS = {
     "length": LabCommand(
         Show, "which aggregation prefers short right or long wrong responses", "length:length"
     ),
+    "weights": LabCommand(
+        Show,
+        "the weight of prompts by difficulty and length; the critic's share",
+        "weights:weights",
+    ),
     "trust-region": LabCommand(
         Show, "ordinary, natural and clipped steps: improvement against KL", "trust:trust"
     ),

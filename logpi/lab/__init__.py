@@ -6,7 +6,7 @@
     claims.py       what they are in theory: closed forms
     verdict.py      the same for your own objective: `logpi.lab.check(objective)`
     bias.py variance.py kl.py clip.py length.py trust.py bellman.py rewards.py preferences.py
-    worked.py ladder.py steps.py
+    weights.py worked.py ladder.py steps.py
                     one report each, `logpi lab NAME` (unpacking.py: GAE's chain for `worked`)
     rungs.py episodes.py
                     REINFORCE and five fixes, trained on sampled episodes, for `ladder`

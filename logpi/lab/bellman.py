@@ -70,10 +70,13 @@ def value_iteration(
         value = after
         if sweeps[-1].change <= tolerance:
             return sweeps
-    raise ValueError(
-        f"value iteration has not settled after {most} sweeps: with gamma = 1 every move must cost"
-        " something, and there must be an end; or take a gamma below 1"
+    remedy = (
+        "with gamma = 1 every move must cost something, and there must be an end; or take a gamma"
+        " below 1"
+        if gamma == 1
+        else "take a smaller gamma"
     )
+    raise ValueError(f"value iteration has not settled after {most} sweeps: {remedy}")
 
 
 def best_moves(q: Tensor) -> Tensor:

@@ -26,7 +26,9 @@ Map = Sequence[str]
 def value_map(grid: GridModel, value: Tensor, digits: int = 2) -> Map:
     """Values [S] as text, ■ for a terminal cell."""
     cells = [grid.cell(s) in grid.terminals for s in range(grid.states)]
-    return ["■" if end else number(float(v), digits) for end, v in zip(cells, value, strict=True)]
+    texts = ("■" if end else number(float(v), digits) for end, v in zip(cells, value, strict=True))
+    # room for a sign and one more digit: maps of one table are equally wide
+    return [text.rjust(3 + digits) for text in texts]
 
 
 def move_map(grid: GridModel, good: Tensor) -> Map:

@@ -146,7 +146,8 @@ def value_tables(
     )
     if len(gap) and not bool(settles.all()):
         note += " −∞ or ∞: from here the policy may walk for ever."
-    title = f"{first}. V^π of the policy “{policy.name}” after each sweep, slips of {grid.slip:g}"
+    how = f"slips of {grid.slip:g}" if grid.slip else "without slips"
+    title = f"{first}. V^π of the policy “{policy.name}” after each sweep, {how}"
     return map_table(grid, title, maps, note=note), _cells(grid, policy, values, first + 1)
 
 
@@ -168,5 +169,6 @@ def _cells(grid: GridModel, policy: MovePolicy, values: PolicyValues, place: int
         tuple(rows),
         (),
         "An advantage above 0: a move that is better than what the policy does on average. Σ_a π A"
-        " = 0 in every cell.",
+        " = 0 in every cell."
+        + ("" if values.value.isfinite().all() else " –: −∞ less −∞, or ∞ less ∞."),
     )
