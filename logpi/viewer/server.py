@@ -99,7 +99,10 @@ class Guard:
         headers = Headers(scope=scope)
         name = _host_name(headers.get("host", ""))
         if name not in self.hosts:
-            return _error("this is not the host that the viewer was started for", 403)
+            return _error(
+                "the viewer was not started for this host: give --host the address that you open",
+                403,
+            )
         if scope["method"] not in ("GET", "HEAD"):
             return _error("the viewer only reads: GET", 405)
         if not scope["path"].startswith("/api/"):

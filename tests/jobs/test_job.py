@@ -58,6 +58,7 @@ def rl(path: Path, **more: Any) -> logpi.RL:
 
 def test_objects_train_and_come_back(tmp_path: Path) -> None:
     result = rl(tmp_path / "run", beta=0, learning_rate=1e-3).run()
+    assert (tmp_path / "run" / "tokenizer" / "tokenizer.json").is_file()
     assert result.path == tmp_path / "run" and result.outcome.step == 3
     steps, rewards = result.metrics["reward"]
     assert steps.tolist() == [1, 2, 3] and ((rewards > 0) & (rewards <= 1)).all()
