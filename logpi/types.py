@@ -220,15 +220,17 @@ class Explanation:
 
     Attributes:
         goal: what is maximised or minimised. where: definitions of its symbols.
-        parts: the choice on each axis of the table (advantage, ratio, surrogate, KL, weight): a
-            part, a word, or None.
-        sources: of the parts.
+        parts: the choice on each axis (advantage, ratio, surrogate, KL, weight): a part or a word.
+        sources: of the parts. differs: what they do otherwise than their sources.
+        warnings: what a combination does that nobody would expect.
     """
 
     goal: str
     where: tuple[str, ...]
     parts: Mapping[str, object]
     sources: tuple[str, ...]
+    differs: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 class Data(Flag):

@@ -75,7 +75,7 @@ def consoles(text: str) -> Iterator[tuple[str, list[str]]]:
     for slow, block in CONSOLE.findall(text):
         if slow:
             continue
-        for part in re.split(r"^\$ ", block, flags=re.M)[1:]:
+        for part in re.split(r"^\$ ", block.replace("\\\n", " "), flags=re.M)[1:]:
             command, _, rest = part.partition("\n")
             yield command, [x for x in rest.split("\n") if x.strip() and x.strip() != "…"]
 
@@ -84,10 +84,10 @@ def consoles(text: str) -> Iterator[tuple[str, list[str]]]:
 def _output(command: str) -> str:
     """What a command prints; of the lab's, what its page shows, which has a test of its own."""
     for page in (DOCS / "lab").glob("*.md"):
-        if printed := re.search(
-            rf"^\$ {re.escape(command)}\n(.*?)^```", page.read_text("utf-8"), re.M | re.S
-        ):
-            return printed[1]
+        text = page.read_text("utf-8").replace("\\\n", " ")
+        for shown, printed in re.findall(r"^\$ ([^\n]*)\n(.*?)^```", text, re.M | re.S):
+            if shown.split() == command.split():
+                return printed
     out, error = io.StringIO(), io.StringIO()
     with redirect_stdout(out), redirect_stderr(error):
         code = logpi(shlex.split(command)[1:])
@@ -134,7 +134,7 @@ def unshown(index: str) -> list[str]:
 
 def counted() -> str:
     """The table of what each page has, as Markdown."""
-    head = "| page | sections of the text | with Python | with a command | by reference |"
+    head = "| page | sections | with Python | with a command | by reference |"
     lines = [head, "|---|---|---|---|---|"]
     total = [0] * 4
     for page in PAGES:
