@@ -28,7 +28,7 @@ from logpi.rewards.command import CommandReward
 from logpi.rewards.format import ThinkAnswer
 from logpi.rewards.language import LanguageConsistency
 from logpi.rewards.length import SoftOverlong
-from logpi.rewards.match import Boxed, ExactAnswer, Number, TagAnswer
+from logpi.rewards.match import Boxed, Corrected, ExactAnswer, Number, TagAnswer
 from logpi.rewards.math import Math
 from logpi.rewards.pattern import JsonSchema, Regex
 from logpi.rewards.qa import AnswerF1, AnswerMatch
@@ -47,6 +47,7 @@ __all__ = [
     "Boxed",
     "Code",
     "CommandReward",
+    "Corrected",
     "CountdownReward",
     "ExactAnswer",
     "ExpressionError",

@@ -7,6 +7,7 @@ Left out: symbolic equivalence ($2\sqrt{3}$ against $\sqrt{12}$), units, and par
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
@@ -123,3 +124,31 @@ class TagAnswer(_FinalAnswer):
 
     def find(self, text: str) -> str | None:
         return self.normal(last_tag(text, self.tag))
+
+
+@dataclass(frozen=True)
+class Corrected(_FinalAnswer):
+    """1 if the completion is the answer after its corrections: a character before `word` is
+    replaced by the one after it. White space does not count.
+
+    Attributes:
+        word: announces a correction.
+        first: take each first character instead, as if nothing had been corrected.
+
+    >>> said = ["hg wait k", "hk wait g"]
+    >>> Corrected()(["?"] * 2, said, answer=["hk"] * 2)
+    [1.0, 0.0]
+    >>> Corrected(first=True)(["?"] * 2, said, answer=["hk"] * 2)
+    [0.0, 1.0]
+    """
+
+    word: str = " wait "
+    first: bool = False
+    name: str = "corrected"
+
+    def find(self, text: str) -> str | None:
+        word = re.escape(self.word)
+        return self.normal(re.sub(f"{word}." if self.first else f".{word}(?=.)", "", text))
+
+    def normal(self, answer: str | None) -> str | None:
+        return answer and squeeze(answer)

@@ -28,7 +28,7 @@ from logpi.rewards.command import CommandReward
 from logpi.rewards.format import ThinkAnswer
 from logpi.rewards.language import LanguageConsistency
 from logpi.rewards.length import SoftOverlong
-from logpi.rewards.match import Boxed, ExactAnswer, Number, TagAnswer
+from logpi.rewards.match import Boxed, Corrected, ExactAnswer, Number, TagAnswer
 from logpi.rewards.math import Math
 from logpi.rewards.model import ModelReward, is_reward_model
 from logpi.rewards.pattern import JsonSchema, Regex
@@ -40,6 +40,7 @@ from logpi.runs.words import build, parse_call
 
 NAMES: dict[str, Callable[..., Any]] = {
     "exact": ExactAnswer,
+    "corrected": Corrected,
     "number": Number,
     "boxed": Boxed,
     "tag_answer": TagAnswer,

@@ -301,7 +301,10 @@ def test_specifications():
         ("nubmer", "no reward is called 'nubmer'; did you mean number?"),
         (
             "qqq",
-            "no reward is called 'qqq'; there are: bfcl, boxed, code, command, countdown, exact",
+            (
+                "no reward is called 'qqq'; there are: bfcl, boxed, code, command, corrected,"
+                " countdown"
+            ),
         ),
         ("exact(mark='#')", "reward 'exact' has no option 'mark'; did you mean marker?"),
         (

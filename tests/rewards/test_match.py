@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from logpi.rewards import (
     Boxed,
+    Corrected,
     CountdownReward,
     ExactAnswer,
     ExpressionError,
@@ -114,6 +115,33 @@ def test_braces_count_and_what_is_missing_is_no_answer():
             judge(Boxed(), r"\boxed{nan}", missing) is None
             and judge(ExactAnswer(), "#nan", missing) is None
         )
+
+
+@pytest.mark.parametrize(
+    ("completion", "last", "first"),
+    [
+        ("hkcd", 1.0, 1.0),
+        ("hg wait kcd", 1.0, 0.0),
+        ("hg wait f wait kcd", 1.0, 0.0),
+        ("hk wait gcd", 0.0, 1.0),
+        # a right letter may be corrected by itself
+        ("hk wait kcd", 1.0, 1.0),
+        # what corrects nothing, or nothing corrects, is no answer
+        ("hkc wait ", 0.0, 0.0),
+        ("hkcd wait ", 0.0, 0.0),
+        ("hg wait  wait kcd", 0.0, 0.0),
+        (" wait hkcd", 0.0, 0.0),
+        ("", 0.0, 0.0),
+    ],
+)
+def test_corrected(completion, last, first):
+    assert judge(Corrected(), completion, "hkcd") == last
+    assert judge(Corrected(first=True), completion, "hkcd") == first
+
+
+def test_corrections_are_announced_by_a_word_of_ones_own():
+    assert judge(Corrected(word="(?)"), "1(?)2", "2") == 1.0
+    assert judge(Corrected(word="(?)", first=True), "1(?)2", "1") == 1.0
 
 
 def test_tag_answer():
@@ -245,6 +273,8 @@ ALL = [
     ExactAnswer(),
     Number(),
     Boxed(),
+    Corrected(),
+    Corrected(first=True),
     TagAnswer(),
     ThinkAnswer(),
     ThinkAnswer(opened=True),

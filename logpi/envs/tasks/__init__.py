@@ -1,7 +1,7 @@
 """Tasks from words and objects: `task("addition", digits=3)`, `task("sort(count=5)")`,
 `task("my.jsonl")`, `task("gsm8k:DIR")`, `task("my.py:Maze")`, `task([{"prompt": …}, …])`.
 
-    addition.py   countdown.py   words.py (sort, reverse, letters)   bilingual.py
+    addition.py   copying.py   countdown.py   words.py (sort, reverse, letters)   bilingual.py
     facts.py  questions to search for     calls.py  requests as function calls
     reasoning_gym.py   a hundred generated puzzles of that package, if it is installed
     bfcl.py, toolrl.py (also openai)   recorded function calls: `task("bfcl:FILE")`,
@@ -29,6 +29,7 @@ from logpi.envs.tasks.addition import Addition
 from logpi.envs.tasks.bfcl import Bfcl
 from logpi.envs.tasks.bilingual import Bilingual
 from logpi.envs.tasks.calls import Calls
+from logpi.envs.tasks.copying import Copying
 from logpi.envs.tasks.countdown import Countdown
 from logpi.envs.tasks.facts import Facts
 from logpi.envs.tasks.questions import Questions
@@ -47,6 +48,7 @@ __all__ = [
     "Bfcl",
     "Bilingual",
     "Calls",
+    "Copying",
     "Countdown",
     "Facts",
     "RowsTask",
@@ -66,6 +68,7 @@ __all__ = [
 NAMES: dict[str, Callable[..., Task]] = {
     "addition": Addition,
     "bilingual": Bilingual,
+    "copying": Copying,
     "countdown": Countdown,
     "sort": Sort,
     "reverse": Reverse,

@@ -6,14 +6,16 @@ from __future__ import annotations
 import itertools
 import subprocess
 import sys
+from collections import Counter
 from fractions import Fraction
 
 import pytest
 
 from logpi.envs import NAMES, GeneratedRows, RowsTask, task
 from logpi.envs.task import in_test
-from logpi.envs.tasks import Countdown
+from logpi.envs.tasks import Copying, Countdown
 from logpi.envs.tasks.addition import Addition, work
+from logpi.envs.tasks.copying import noticed
 from logpi.rewards import evaluate
 
 HARD = {
@@ -68,7 +70,7 @@ def test_train_and_test_problems_are_disjoint_whatever_the_seed(t):
 
 
 @pytest.mark.parametrize(
-    "t", [t for t in EVERY if t.name not in ("bilingual", "facts", "calls")], ids=str
+    "t", [t for t in EVERY if t.name not in ("bilingual", "copying", "facts", "calls")], ids=str
 )
 def test_demonstrations_are_right_and_fit_the_alphabet(t):
     rows = t.rows("train", 3)[:500]
@@ -131,6 +133,39 @@ def test_addition_mirror_images_fall_on_one_side():
     assert not {(b, a) for a, b in test} & train
 
 
+def test_noticed_by_hand():
+    assert noticed("hkcd", "hkcd") == {(True, False): 4}
+    # g is noticed, its correction f is not right and goes on, k corrects it
+    assert noticed("hkcd", "hg wait f wait kcd") == {(True, False): 4, (False, True): 2}
+    # a right letter that is taken back, a slip at the end, and what comes after the word
+    assert noticed("hk", "h wait hgbbb") == {
+        (True, True): 1,
+        (True, False): 1,
+        (False, False): 1,
+    }
+    assert noticed("hk", "") == {}
+
+
+def test_copying_slips_and_notices_as_often_as_it_says():
+    rows = Copying(slips=0.2, noticed=0.4).rows("train", 5)[:3000]
+    counts = sum((noticed(r["answer"], r["completion"]) for r in rows), Counter())
+    slips = counts[False, False] + counts[False, True]
+    # a place with a correction has two letters: 12,000 places
+    assert slips + counts[True, False] - counts[False, True] == 4 * len(rows)
+    assert abs(slips / 12_000 - 0.2) < 0.02 and abs(counts[False, True] / slips - 0.4) < 0.04
+    assert counts[True, True] == 0
+    assert all(len(set(r["answer"])) == 4 for r in rows)
+
+
+def test_copying_judges_the_corrections_or_the_first_letters():
+    row = {"prompt": "hkcd>", "answer": "hkcd"}
+    said = ["hkcd", "hg wait kcd", "hk wait gcd", "hgcd"]
+    assert score(Copying(), [row] * 4, said) == [1.0, 1.0, 0.0, 0.0]
+    assert score(Copying(first=True), [row] * 4, said) == [1.0, 0.0, 1.0, 0.0]
+    right = Copying(noticed=1.0).rows("train")[:200]
+    assert set(score(Copying(), right, [r["completion"] for r in right])) == {1.0}
+
+
 @pytest.mark.parametrize("count", [2, 3, 4, 6])
 def test_countdown_solutions_are_exact_and_within_limits(count):
     t = Countdown(count=count, largest=50, limit=300)
@@ -163,8 +198,8 @@ def test_templates_make_prompts_for_chat_models():
             "qqq",
             {},
             (
-                "no task is called 'qqq'; there are: addition, bilingual, calls, countdown, facts,"
-                " letters"
+                "no task is called 'qqq'; there are: addition, bilingual, calls, copying,"
+                " countdown, facts"
             ),
         ),
         ("addition", {"digit": 3}, "task 'addition' has no option 'digit'; did you mean digits?"),
@@ -181,6 +216,8 @@ def test_templates_make_prompts_for_chat_models():
         ("sort", {"count": 1}, "sort: needs 2 ≤ count"),
         ("reverse", {"shortest": 9}, "reverse: needs 2 ≤ shortest ≤ longest ≤ 1000, got 9 and 8"),
         ("letters", {"absent": -1}, "letters: absent is a share"),
+        ("copying", {"length": 8}, "copying: length must be between 2 and 7, got 8"),
+        ("copying", {"noticed": 1.5}, "copying: noticed is a share between 0 and 1, got 1.5"),
         ("nowhere.jsonl", {}, "nowhere.jsonl: no such file"),
         ("sort(5", {}, "cannot read 'sort"),
     ],
