@@ -32,11 +32,13 @@ from logpi.rewards import Corrected
 from logpi.runs.comparison import interval
 from logpi.runs.plots import Panel, figure, save
 
+TEXTS = {"copy": "copying(slips=0)", "slip": "copying"}
 LANES = {"it can pay": "copying", "it cannot": "copying(first=True)"}
 MEASURES = {
     "wait after a slip": "{:.1%}",
     "wait after a right letter": "{:.2%}",
     "slips a response": "{:.3f}",
+    "waits a response": "{:.3f}",
     "right, corrections applied": "{:.1%}",
     "right, first letters": "{:.1%}",
 }
@@ -46,7 +48,7 @@ def measures(responses: Iterable[tuple[str, str]]) -> dict[str, float]:
     """What pairs of a prompt and its completion do, by the names of `MEASURES`.
 
     >>> tuple(measures([("bcd>", "bf wait cd"), ("bcd>", "gcd")]).values())
-    (0.5, 0.0, 1.0, 0.5, 0.0)
+    (0.5, 0.0, 1.0, 0.5, 0.5, 0.0)
     """
     counts: Counter[tuple[bool, bool]] = Counter()
     corrected = first = total = 0
@@ -55,15 +57,11 @@ def measures(responses: Iterable[tuple[str, str]]) -> dict[str, float]:
         counts += noticed(word, said)
         corrected += Corrected().find(said) == word
         first += Corrected(first=True).find(said) == word
-    slips, right = (counts[good, True] + counts[good, False] for good in (False, True))
-    values = (
-        counts[False, True] / max(1, slips),
-        counts[True, True] / max(1, right),
-        slips / total,
-        corrected / total,
-        first / total,
-    )
-    return dict(zip(MEASURES, values, strict=True))
+    after_slip, after_right = counts[False, True], counts[True, True]
+    slips, right = after_slip + counts[False, False], after_right + counts[True, False]
+    shares = (after_slip / max(1, slips), after_right / max(1, right))
+    means = (n / total for n in (slips, after_slip + after_right, corrected, first))
+    return dict(zip(MEASURES, (*shares, *means), strict=True))
 
 
 def base(seed: int, out: Path, updates: tuple[int, int]) -> Path:
@@ -71,9 +69,7 @@ def base(seed: int, out: Path, updates: tuple[int, int]) -> Path:
     task, model = Copying(), out / "untrained"
     shape: dict[str, Any] = {"width": 64, "layers": 3, "context": 48}
     base_model(model, lambda: small_policy(task.alphabet, words=task.words, seed=seed, **shape))
-    for name, words, steps in zip(
-        ("copy", "slip"), ("copying(slips=0)", "copying"), updates, strict=True
-    ):
+    for (name, words), steps in zip(TEXTS.items(), updates, strict=True):
         model, _ = stage(
             logpi.SFT(
                 model=str(model), task=words, steps=steps, rows=96, lr=4e-3, warmup=20,
@@ -124,9 +120,8 @@ def _cell(form: str, values: Sequence[float]) -> str:
 
 def draw(runs: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) -> None:
     """A panel for each measure: thin lines are seeds, thick ones their mean."""
-    names = list(MEASURES)[:4]
-    picture = figure([Panel(name, x="update") for name in names], columns=4, size=(3.4, 2.8))
-    for axes, name in zip(picture.axes, names, strict=True):
+    picture = figure([Panel(name, x="update") for name in MEASURES], size=(3.1, 2.3))
+    for axes, name in zip(picture.axes, MEASURES, strict=True):
         for label, seeds in runs.items():
             steps = [n for n in seeds[0] if n.isdigit()]
             lines = [[run[n][name] for n in steps] for run in seeds]
@@ -135,7 +130,6 @@ def draw(runs: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) -> None:
             for line in lines:
                 axes.plot(list(map(int, steps)), line, color=thick.get_color(), alpha=0.3)
         axes.set_ylim(bottom=0)
-    picture.axes[0].legend(frameon=False)
     save(picture, path)
 
 

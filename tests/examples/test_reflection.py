@@ -19,6 +19,7 @@ def test_measures_by_hand():
         "wait after a slip": 1 / 2,
         "wait after a right letter": pytest.approx(1 / 16),
         "slips a response": 2 / 4,
+        "waits a response": 2 / 4,
         "right, corrections applied": 3 / 4,
         "right, first letters": 2 / 4,
     }
