@@ -391,12 +391,12 @@ def test_ten_thousand_responses_are_quick(viewer: Viewer, run: Path) -> None:
 
 
 def test_several_seeds_and_a_sweep(tmp_path: Path) -> None:
-    home = make_run(tmp_path / "seeds", "gym", seeds=2, env="CartPole-v1")
-    for seed in (0, 1):
+    home = make_run(tmp_path / "seeds", "gym", seed=4, seeds=2, env="CartPole-v1")
+    for seed in (4, 5):
         child = make_run(
             home / f"seed-{seed}", "gym", seed=seed, env="CartPole-v1", task=None, steps=100
         )
-        log(child, [{"step": 2, "reward_100": 3.0 + seed, "num_tokens_seen": 50.0}])
+        log(child, [{"step": 2, "reward_100": seed - 1.0, "num_tokens_seen": 50.0}])
         (home / f"seed-{seed}.log").write_text("a line\nanother\n")
     measures = {"reward": {"values": [3.0, 4.0], "mean": 3.5, "interval95": 6.35}}
     record = {"final": [3.0, 4.0], "measures": measures}
@@ -404,22 +404,23 @@ def test_several_seeds_and_a_sweep(tmp_path: Path) -> None:
     cell = {"settings": {"lr": "1e-4"}, "runs": {"a": {"numbers": {"x": 1.0}, "failure": ""}}}
     (home / "sweep.json").write_text(json.dumps({"measure": "x", "cells": {"a": cell}}))
     (home / "held_out.json").write_text("[damaged")
-    samples(home / "seed-1", 2, [{"seed": 7, "return": 8.0}], "eval")
+    samples(home / "seed-5", 2, [{"seed": 7, "return": 8.0}], "eval")
     viewer = Viewer(tmp_path)
     shown = viewer.get(f"run/{viewer.id('seeds')}")
     assert shown["state"] == "done" and len(shown["seeds"]) == 2
     tables = {t["title"]: t for t in shown["tables"]}
     assert tables["seeds"]["rows"] == [["reward", 3.5, 6.35, 3.0, 4.0]]
+    assert tables["seeds"]["columns"][3:] == ["seed 4", "seed 5"]
     assert tables["sweep"]["rows"] == [["a", "1e-4", 1.0, ""]]
-    assert [r[0] for r in tables["runs inside"]["rows"]] == ["seeds/seed-0", "seeds/seed-1"]
-    child = viewer.get(f"run/{viewer.id('seeds/seed-1')}")
+    assert [r[0] for r in tables["runs inside"]["rows"]] == ["seeds/seed-4", "seeds/seed-5"]
+    child = viewer.get(f"run/{viewer.id('seeds/seed-5')}")
     # an episode's return is no response
     assert not child["samples"] and child["sample_kinds"] == {"step": [], "eval": []}
     assert child["log"] == ["a line", "another"] and child["metric"] == "reward_100"
     # 25 environment steps each update
     assert child["steps"] == 4 and child["task"] == "CartPole-v1"
     answer = viewer.get("compare", ids=",".join(shown["seeds"]))
-    assert answer["differing"] == [["seed", [0, 1]]] and len(answer["groups"]) == 1
+    assert answer["differing"] == [["seed", [4, 5]]] and len(answer["groups"]) == 1
     assert answer["table"]["rows"][0][:4] == ["gym grpo", 2, 3.5, pytest.approx(6.355)]
     viewer.get("compare", status=400, ids="")
     viewer.get("compare", status=404, ids="nosuch")
