@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from logpi.types import Objective
     from logpi.updates.trust_region import TrustRegion
 
-__all__ = ["Algorithm", "kl_in_loss", "kl_in_reward"]
+__all__ = ["Algorithm", "kl_in_loss", "kl_in_reward", "kl_to_teacher"]
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,11 @@ class Algorithm:
 def kl_in_reward(beta: float) -> KL | None:
     """k1 in the reward of each action; no penalty at 0."""
     return KL(beta, k1, "reward") if beta else None
+
+
+def kl_to_teacher(beta: float) -> KL:
+    """k1 to a teacher in the advantage of each action: β log(π_T/π)."""
+    return KL(beta, k1, "action", teacher=True)
 
 
 def kl_in_loss(beta: float) -> KL | None:

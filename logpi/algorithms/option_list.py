@@ -19,6 +19,7 @@ from logpi.algorithms.composition import Algorithm
 from logpi.algorithms.table import TABLE
 from logpi.errors import UserError, did_you_mean, wrong_type
 from logpi.objectives.policy_gradient import PolicyGradient, TruncatedIS
+from logpi.ops.divergences import Divergence, ForwardKL, JensenShannon, ReverseKL
 from logpi.ops.kl import KL, AdaptiveKL, Estimator, k1, k2, k3
 from logpi.ops.surrogates import Clip, DecayingClip, DualClip
 from logpi.runs.user_code import from_user_code, is_user_code
@@ -26,7 +27,8 @@ from logpi.runs.user_code import from_user_code, is_user_code
 __all__ = ["Method", "Option", "Options", "find_method", "known_as", "options"]
 
 Change = Callable[[Algorithm, Any], Algorithm]
-ESTIMATORS: dict[str, Estimator] = {"k1": k1, "k2": k2, "k3": k3}
+DIVERGENCES = (ReverseKL(), ForwardKL(), JensenShannon())
+ESTIMATORS: dict[str, Estimator | Divergence] = {e.name: e for e in (k1, k2, k3, *DIVERGENCES)}
 WORDS = {"bool", "int", "float", "str", "None"}
 
 HELP = {
@@ -55,8 +57,11 @@ HELP = {
     "surrogate": "what is maximised at each action",
     "ratio": "the importance ratio, of a token or of a response",
     "kl_target": "nats a response that the KL coefficient adapts to (none: it is fixed)",
-    "kl_estimator": "estimator of the penalty: k1, k2 or k3",
-    "kl_place": "place of the penalty: reward or loss",
+    "kl_estimator": (
+        "estimator of the penalty: k1, k2 or k3 from the action taken; reverse, forward or jsd"
+        " from whole distributions, in the loss"
+    ),
+    "kl_place": "place of the penalty: reward, action or loss",
     "dual_clip": "largest ratio that pushes a bad action down, above 1 (none: no bound)",
     "clip_decay": "the clip's bounds fall linearly to 0 over the run",
     "epochs": "passes over a batch",
@@ -334,7 +339,7 @@ def _beta(a: Algorithm, coef: float) -> Algorithm:
     return _set(path, a, coef or None)
 
 
-def _estimator(name: str) -> Estimator:
+def _estimator(name: str) -> Estimator | Divergence:
     if name not in ESTIMATORS:
         raise ValueError(f"kl_estimator is one of {', '.join(ESTIMATORS)}, not {name!r}")
     return ESTIMATORS[name]
@@ -346,9 +351,13 @@ def _penalty(
     """With a part of the KL penalty set to `read(value)`; None leaves it as it is."""
     if value is None:
         return a
-    if getattr(a.objective, "kl", None) is None:
+    if (kl := getattr(a.objective, "kl", None)) is None:
         raise ValueError(f"{option} needs a KL penalty: give a beta above 0")
-    return _set(("objective", "kl", part), a, read(value))
+    changes = {part: read(value)}
+    if isinstance(changes[part], Divergence):
+        # the only place that it has
+        changes["place"] = "loss"
+    return _set(("objective", "kl"), a, replace(kl, **changes))
 
 
 def _other_clip(option: str, other: str, kind: type, a: Algorithm, value: Any) -> Algorithm:

@@ -34,6 +34,7 @@ __all__ = [
     "GroupCenter",
     "GroupNorm",
     "LeaveOneOut",
+    "NoReward",
     "QValue",
     "RewardToGo",
     "TotalReward",
@@ -98,6 +99,25 @@ class TotalReward(Advantage):
 
     def __call__(self, batch: Batch, value: Tensor | None = None) -> Tensor:
         return spread(total_reward(batch), batch.mask)
+
+
+@dataclass(frozen=True)
+class NoReward(Advantage):
+    """Rewards are measured and teach nothing: what the policy learns stands elsewhere in the
+    objective, say a penalty to a teacher.
+
+        Âₜ = 0
+
+    >>> from logpi.testing import row
+    >>> NoReward()(row([-1., -1., -1., 5.]))
+    tensor([[0., 0., 0., 0.]])
+    """
+
+    equation: ClassVar[str] = "Âₜ = 0"
+    source: ClassVar[str] = "no reward"
+
+    def __call__(self, batch: Batch, value: Tensor | None = None) -> Tensor:
+        return torch.zeros_like(batch.reward)
 
 
 @dataclass(frozen=True)
