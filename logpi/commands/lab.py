@@ -79,6 +79,9 @@ class LabCommand:
 
 
 COMMANDS = {
+    "worked": LabCommand(
+        Show, "the worked examples of Chan's series, every step written out", "worked:worked"
+    ),
     "bias": LabCommand(
         Bias,
         "which way each method's expected step points, against the policy gradient",

@@ -5,8 +5,8 @@
     expectation.py  E[∇L̂] and Var[∇L̂] over every batch, through the library's own objectives
     claims.py       what they are in theory: closed forms
     verdict.py      the same for your own objective: `logpi.lab.check(objective)`
-    bias.py variance.py kl.py clip.py length.py trust.py bellman.py steps.py
-                    one report each, `logpi lab NAME`
+    bias.py variance.py kl.py clip.py length.py trust.py bellman.py steps.py worked.py
+                    one report each, `logpi lab NAME` (unpacking.py: GAE's chain for `worked`)
     report.py       tables, JSON, pictures; `scripts/lab_docs.py` writes the pages in docs/lab
 
 Left out: sampling, except in `steps.py`, which uses a real language model.

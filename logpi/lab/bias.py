@@ -46,7 +46,8 @@ def _gap(mean: Tensor, expected: Tensor) -> float:
     return float((mean - expected).norm() / expected.norm())
 
 
-def _digits(gap: float) -> str:
+def digits(gap: float) -> str:
+    """A relative error as text; what is only rounding is no number."""
     return "< 1e−10" if gap < 1e-10 else f"{gap:.0e}"
 
 
@@ -86,7 +87,7 @@ def _alone(world: World, m: int) -> ReportTable:
         setting = replace(setting, critic=claim.critic(world) if claim.critic is not None else None)
         exact = moments(world, claim.objective, setting)
         form = claim.form(world, m)
-        off = _digits(_gap(exact.mean, form)) if claim.exact else None
+        off = digits(_gap(exact.mean, form)) if claim.exact else None
         rows.append((claim.name, claim.law, off, angle(form, -world.gradient), *_measured(exact)))
     return ReportTable(
         f"1. The advantage alone: no KL, no whitening, responses summed (N = 1, M = {m};"

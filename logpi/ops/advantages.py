@@ -14,6 +14,7 @@ starts:
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
@@ -22,7 +23,7 @@ import torch
 from torch import Tensor
 
 from logpi.ops.groups import group_returns, group_sum, total_reward
-from logpi.ops.time import next_value, own, spread, to_go
+from logpi.ops.time import next_value, own, spread, td_error, to_go
 
 if TYPE_CHECKING:
     from logpi.types import Batch
@@ -35,11 +36,11 @@ __all__ = [
     "GroupNorm",
     "LeaveOneOut",
     "NoReward",
+    "NStep",
     "QValue",
     "RewardToGo",
     "TotalReward",
     "Uniform",
-    "whiten",
 ]
 
 
@@ -192,19 +193,57 @@ class GAE(Advantage):
         return f"Âₜ = δₜ + {self.gamma * self.lam:g} Âₜ₊₁,  δₜ = rₜ + {gamma}V(sₜ₊₁) − V(sₜ)"
 
     def __call__(self, batch: Batch, value: Tensor | None = None) -> Tensor:
-        # Two actions with a tool's reply (·) between them, γ = 1, λ = ½, V = 1 · 3 0, terminated:
-        #
-        #     r       0  ·  5
-        #     after   3  ·  0      V of the state in which the policy acts next; 0 at the end
-        #     δ       2  ·  2      0 + 3 − 1 and 5 + 0 − 3
-        #     Â       3  ·  2      2 + ½·2 and 2: the reply is no step of its own
-        value = _critic(value, "GAE")
-        after = next_value(value, batch.mask, batch.terminated)
-        delta = batch.reward + self.gamma * after - value[:, :-1]
+        delta = td_error(batch, _critic(value, "GAE"), self.gamma)
         return to_go(delta, batch.mask, self.gamma * self.lam)
 
     def value_target(self, advantage: Tensor, value: Tensor | None, mask: Tensor) -> Tensor | None:
         return own(advantage + _critic(value, "GAE")[:, :-1], mask)
+
+
+@dataclass(frozen=True)
+class NStep(Advantage):
+    """The advantage from n rewards and then the critic (Sutton and Barto, 7.1; Mnih et al. 2016).
+
+        Âₜ = Σ_{k<n} γᵏ rₜ₊ₖ + γⁿ V(sₜ₊ₙ) − V(sₜ) = Σ_{k<n} γᵏ δₜ₊ₖ
+
+    n = 1 is the TD error, n = ∞ RewardToGo − V; the average of all n with weights (1−λ) λⁿ⁻¹ is
+    GAE. With fewer than n actions left, V is that of the last state, 0 if `terminated`.
+
+    Attributes:
+        n: steps before the critic, at least 1, or infinity.
+        gamma: discount per own action, in [0, 1].
+    Raises:
+        ValueError: `value` is None; a discount or an n outside.
+
+    >>> from logpi.testing import row
+    >>> NStep(2)(row([-1., -1., -1., 5.]), torch.tensor([[2., 2., 3., 4., 0.]]))
+    tensor([[-1.,  0.,  1.,  1.]])
+    """
+
+    n: float = 1
+    gamma: float = 1.0
+    critic: ClassVar[bool] = True
+    bootstraps: ClassVar[bool] = True
+    source: ClassVar[str] = "n-step return: Watkins 1989; A3C: Mnih et al. 2016, arXiv:1602.01783"
+
+    def __post_init__(self) -> None:
+        _discounts(gamma=self.gamma)
+        if not (self.n >= 1 and (self.n == math.inf or self.n == int(self.n))):
+            raise ValueError(f"n is a whole number of steps from 1, or infinity, not {self.n:g}")
+
+    @property
+    def equation(self) -> str:  # type: ignore[override]
+        gamma, power = ("", "") if self.gamma == 1 else (f"{self.gamma:g}^k ", f"{self.gamma:g} ")
+        steps = "k≥0" if self.n == math.inf else f"k<{self.n:g}"
+        return f"Âₜ = Σ_{{{steps}}} {gamma}δₜ₊ₖ,  δₜ = rₜ + {power}V(sₜ₊₁) − V(sₜ)"
+
+    def __call__(self, batch: Batch, value: Tensor | None = None) -> Tensor:
+        delta = td_error(batch, _critic(value, "NStep"), self.gamma)
+        steps = None if self.n == math.inf else int(self.n)
+        return to_go(delta, batch.mask, self.gamma, steps)
+
+    def value_target(self, advantage: Tensor, value: Tensor | None, mask: Tensor) -> Tensor | None:
+        return own(advantage + _critic(value, "NStep")[:, :-1], mask)
 
 
 @dataclass(frozen=True)
@@ -379,18 +418,3 @@ class Uniform(Advantage):
 
     def __call__(self, batch: Batch, value: Tensor | None = None) -> Tensor:
         return batch.mask.to(batch.logp.dtype)
-
-
-def whiten(advantage: Tensor, mask: Tensor, eps: float = 1e-8) -> Tensor:
-    """Zero mean and unit spread over all own actions of the batch (token-weighted, population std);
-    [B, T].
-
-    REINFORCE++ (arXiv:2501.03262) normalises like this over the global batch. A constant advantage
-    becomes 0, not noise.
-    """
-    values = advantage[mask]
-    if values.numel() == 0:
-        return advantage
-    if values.max() == values.min():
-        return torch.zeros_like(advantage)
-    return own((advantage - values.mean()) / (values.std(correction=0) + eps), mask)

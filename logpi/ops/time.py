@@ -7,10 +7,15 @@ that are made of these sums (`advantages.py`).
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
 
-__all__ = ["next_value", "own", "spread", "to_go"]
+if TYPE_CHECKING:
+    from logpi.types import Batch
+
+__all__ = ["next_value", "own", "spread", "td_error", "to_go"]
 
 
 def own(x: Tensor, mask: Tensor) -> Tensor:
@@ -24,15 +29,17 @@ def spread(x: Tensor, mask: Tensor) -> Tensor:
     return own(x[:, None].expand(mask.shape), mask)
 
 
-def to_go(x: Tensor, mask: Tensor, factor: float) -> Tensor:
-    """yₜ = xₜ + factor · yₜ₊₁ over the policy's own actions; [B, T], 0 where `mask` is False. No
-    gradient.
+def to_go(x: Tensor, mask: Tensor, factor: float, steps: int | None = None) -> Tensor:
+    """yₜ = Σₖ factorᵏ xₜ₊ₖ over the policy's own actions, at most `steps` of them (None: to the
+    row's end); [B, T], 0 where `mask` is False. No gradient.
 
     >>> to_go(torch.tensor([[-1., -1., -1., 5.]]), torch.ones(1, 4, dtype=torch.bool), 1.0)
     tensor([[2., 3., 4., 5.]])
+    >>> to_go(torch.tensor([[-1., -1., -1., 5.]]), torch.ones(1, 4, dtype=torch.bool), 1.0, 2)
+    tensor([[-2., -2.,  4.,  5.]])
     """
     x = own(x.detach(), mask)
-    if factor == 1.0:
+    if factor == 1.0 and steps is None:
         return own(x.flip(1).cumsum(1).flip(1), mask)
     # A parallel scan: log₂ T turns instead of T steps. Own actions are first put side by side, so
     # that "k actions on" is "k columns on"; then each turn joins two sums into one of twice the
@@ -40,16 +47,24 @@ def to_go(x: Tensor, mask: Tensor, factor: float) -> Tensor:
     #
     #     x        1  2  ·  4  8
     #     place    0  1  1  2  3      the action's number in its row
-    #     out      1  2  4  8         side by side: sums over 1 action
-    #     reach 1  2  4  8  8         out[k] + ½  out[k+1]: sums over 2
-    #     reach 2  4  6  8  8         out[k] + ½² out[k+2]: sums over 4
+    #     part     1  2  4  8         side by side: sums over 1 action
+    #     reach 1  2  4  8  8         part[k] + ½  part[k+1]: sums over 2
+    #     reach 2  4  6  8  8         part[k] + ½² part[k+2]: sums over 4
     #     y        4  6  ·  8  8      back in its columns; 4 = 1 + ½·2 + ¼·4 + ⅛·8
+    #
+    # A number of steps is a sum of powers of two: 3 = 1 + 2 takes `part` at reach 1, and then at
+    # reach 2 one action on.
     place = (mask.cumsum(1) - 1).clamp(min=0)
-    out = torch.zeros_like(x).scatter_add(1, place, x)
-    reach = 1
-    while reach < x.shape[1]:
-        out[:, :-reach] += factor**reach * out[:, reach:]
-        reach *= 2
+    part = torch.zeros_like(x).scatter_add(1, place, x)
+    width = x.shape[1]
+    left = 1 << max(width - 1, 0).bit_length() if steps is None or steps >= width else steps
+    out, reach, done = torch.zeros_like(x), 1, 0
+    while left:
+        if left & 1:
+            out[:, : width - done] += factor**done * part[:, done:]
+            done += reach
+        part[:, :-reach] += factor**reach * part[:, reach:]
+        reach, left = reach * 2, left >> 1
     return own(out.gather(1, place), mask)
 
 
@@ -74,3 +89,19 @@ def next_value(value: Tensor, mask: Tensor, terminated: Tensor) -> Tensor:
     last = after == beyond
     state = torch.where(last, steps + 1, after)
     return own(value.detach().gather(1, state), mask & ~(last & terminated[:, None]))
+
+
+def td_error(batch: Batch, value: Tensor, gamma: float) -> Tensor:
+    """δₜ = rₜ + γ V(sₜ₊₁) − V(sₜ) [B, T], in units of return; anything where `mask` is False. No
+    gradient.
+
+    `value` is [B, T+1]; V(sₜ₊₁) as in `next_value`.
+    """
+    # Two actions with a tool's reply (·) between them, γ = 1, V = 1 · 3 0, terminated:
+    #
+    #     r       0  ·  5
+    #     after   3  ·  0      V of the state in which the policy acts next; 0 at the end
+    #     δ       2  ·  2      0 + 3 − 1 and 5 + 0 − 3
+    #     Â       3  ·  2      GAE with λ = ½: 2 + ½·2 and 2, so the reply is no step of its own
+    after = next_value(value, batch.mask, batch.terminated)
+    return batch.reward + gamma * after - value.detach()[:, :-1]

@@ -23,7 +23,7 @@ from logpi.ops.weights import SequenceSum
 from logpi.runs.plots import Panel, figure
 
 ROOT = Path(__file__).parents[2]
-FAST = ("kl", "clip", "length", "bellman")
+FAST = ("kl", "clip", "length", "bellman", "worked")
 
 
 def columns(line: str) -> int:

@@ -23,6 +23,7 @@ from logpi.ops.advantages import (
     GroupCenter,
     GroupNorm,
     LeaveOneOut,
+    NStep,
     RewardToGo,
     TotalReward,
     Uniform,
@@ -152,6 +153,29 @@ def test_gae_at_lambda_one_is_return_to_go_minus_value(gamma: float) -> None:
     assert value is not None
     expected = torch.where(batch.mask, RewardToGo(gamma)(over) - value[:, :-1], 0.0)
     assert_close(GAE(gamma, 1.0)(over, value), expected)
+
+
+@pytest.mark.parametrize("gamma", [1.0, 0.9])
+def test_one_step_is_the_td_error_and_all_steps_are_gae_at_one(gamma: float) -> None:
+    """Rows that ended and rows that were cut off, with gaps of a tool and padding."""
+    batch, now, _ = double_case()
+    assert_close(NStep(1, gamma)(batch, now.value), GAE(gamma, 0.0)(batch, now.value))
+    for n in (batch.mask.shape[1], 10**6, float("inf")):
+        assert_close(NStep(n, gamma)(batch, now.value), GAE(gamma, 1.0)(batch, now.value))
+
+
+@pytest.mark.parametrize("gamma", [1.0, 0.9])
+@pytest.mark.parametrize("lam", [0.0, 0.5, 0.95])
+@pytest.mark.parametrize("seed", range(3))
+def test_gae_is_the_average_of_all_n_step_advantages(gamma: float, lam: float, seed: int) -> None:
+    """(1−λ) Σ_{n<N} λⁿ⁻¹ Â⁽ⁿ⁾ + λᴺ⁻¹ Â⁽ᴺ⁾, where N steps reach the end of every fragment."""
+    batch, now, _ = double_case(seed)
+    assert bool(batch.terminated.any()) and not bool(batch.terminated.all())
+    longest = int(batch.mask.sum(1).max())
+    average = lam ** (longest - 1) * NStep(longest, gamma)(batch, now.value)
+    for n in range(1, longest):
+        average = average + (1 - lam) * lam ** (n - 1) * NStep(n, gamma)(batch, now.value)
+    assert_close(average, GAE(gamma, lam)(batch, now.value), atol=1e-12, rtol=0)
 
 
 def test_gae_without_a_critic_s_opinion_is_return_to_go() -> None:

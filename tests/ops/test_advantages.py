@@ -16,12 +16,13 @@ from logpi.ops.advantages import (
     GroupCenter,
     GroupNorm,
     LeaveOneOut,
+    NStep,
     QValue,
     RewardToGo,
     TotalReward,
     Uniform,
-    whiten,
 )
+from logpi.ops.moments import whiten
 from logpi.testing import group, row
 from logpi.types import Batch
 
@@ -154,15 +155,47 @@ def test_gae_value_target_is_the_lambda_return() -> None:
     )
 
 
+# --- n steps ---
+
+
+def test_n_step_by_hand() -> None:
+    # the rewards, then V: -1 + .9·(-1) + .81·.1 - .5; -1 - .9 + .81·.7 - .3; -1 + .9·5 - .1; 5 - .7
+    value = torch.tensor([[0.5, 0.3, 0.1, 0.7, 9.0]])
+    assert at(NStep(2, 0.9)(row(GRID), value), 0, 1, 2, 3) == [-2.319, -1.633, 3.4, 4.3]
+    # a row that was cut off ends with V of its last state
+    cut = NStep(2, 0.9)(row(GRID, terminated=False), value)
+    assert at(cut, 1, 2, 3) == [-1.633, -1 + 0.9 * 5 + 0.81 * 9 - 0.1, 5 + 0.9 * 9 - 0.7]
+
+
+def test_n_step_does_not_count_a_tools_tokens() -> None:
+    # own V are .1 .2 .4 .6, then the end; only the last action is paid
+    got = NStep(2)(row(GAP_REWARD, GAP_MASK), torch.tensor([GAP_VALUE]))
+    assert at(got, 0, 1, 5, 6) == [0.4 - 0.1, 0.6 - 0.2, 1 - 0.4, 1 - 0.6]
+    assert not got[0, 2:5].any()
+
+
+def test_n_step_value_target_is_the_n_step_return() -> None:
+    value = torch.tensor([[0.5, 0.3, 0.1, 0.7, 9.0]])
+    part, batch = NStep(2, 0.9), row(GRID)
+    target = part.value_target(part(batch, value), value, batch.mask)
+    assert at(target, 0, 2, 3) == [-1 - 0.9 + 0.81 * 0.1, -1 + 0.9 * 5, 5.0]
+
+
+@pytest.mark.parametrize("n", [0, -1, 1.5, math.nan, -math.inf])
+def test_n_is_a_number_of_steps(n: float) -> None:
+    with pytest.raises(ValueError, match="whole number of steps from 1"):
+        NStep(n)
+
+
 def test_gae_without_a_critic_says_so() -> None:
-    for part in (GAE(), QValue()):
+    for part in (GAE(), NStep(2), QValue()):
         with pytest.raises(ValueError, match="critic=True"):
             part(row(GRID))
 
 
 def test_advantages_carry_no_gradient() -> None:
     value = torch.zeros(1, 5, requires_grad=True)
-    for part in (GAE(), QValue()):
+    for part in (GAE(), NStep(2), QValue()):
         assert not part(row(GRID), value).requires_grad
 
 

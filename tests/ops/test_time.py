@@ -8,7 +8,7 @@ from torch.testing import assert_close
 
 from logpi.ops.groups import group_returns, group_sum, total_reward
 from logpi.ops.moments import merge
-from logpi.ops.time import next_value, own, to_go
+from logpi.ops.time import next_value, own, td_error, to_go
 from logpi.testing import row
 
 NAN = float("nan")
@@ -46,6 +46,31 @@ def test_to_go_by_doubling_agrees_with_the_recursion(
         carry = torch.where(mask[:, t], x[:, t] + factor * carry, carry)
         expected[:, t] = torch.where(mask[:, t], carry, 0.0)
     assert_close(to_go(torch.where(mask, x, NAN), mask, factor), expected)
+
+
+@pytest.mark.parametrize("factor", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("steps", [1, 2, 3, 5, 6, 36, 37, 1000])
+def test_to_go_of_some_steps_is_a_sum_over_own_actions(
+    double: None, factor: float, steps: int
+) -> None:
+    x, mask = torch.randn(5, 37), torch.rand(5, 37) < 0.6
+    expected = torch.zeros_like(x)
+    for row_x, row_mask, out in zip(x, mask, expected, strict=True):
+        own_x = row_x[row_mask]
+        out[row_mask] = torch.stack(
+            [
+                sum(factor**k * own_x[t + k] for k in range(min(steps, len(own_x) - t)))
+                for t in range(len(own_x))
+            ]
+        )
+    assert_close(to_go(torch.where(mask, x, NAN), mask, factor, steps), expected)
+
+
+def test_td_error_steps_over_what_is_not_own() -> None:
+    # 1 + ½·2 − 1; 3 + ½·3 − 2 at a row that was cut off
+    value = torch.tensor([[9.0, 1, 9, 2, 3, 9]])
+    batch = row([NAN, 1.0, NAN, 3.0, NAN], [0, 1, 0, 1, 0], terminated=False)
+    assert own(td_error(batch, value, 0.5), batch.mask).tolist() == [[0, 1, 0, 2.5, 0]]
 
 
 def test_next_value() -> None:

@@ -26,14 +26,15 @@ from logpi.ops.advantages import (
     GroupCenter,
     GroupNorm,
     LeaveOneOut,
+    NStep,
     QValue,
     RewardToGo,
     TotalReward,
     Uniform,
-    whiten,
 )
 from logpi.ops.groups import group_sum
 from logpi.ops.kl import KL, k1, k2, k3
+from logpi.ops.moments import whiten
 from logpi.ops.ratios import Ratio, SequenceRatio, TokenRatio
 from logpi.ops.surrogates import Clip, ClippedScore, DualClip, ScoreFunction, Surrogate, Unclipped
 from logpi.ops.time import own
@@ -64,6 +65,8 @@ ADVANTAGES = [
     TotalReward(),
     RewardToGo(0.9),
     GAE(0.99, 0.95),
+    NStep(3, 0.99),
+    NStep(float("inf"), 0.99),
     QValue(),
     GroupCenter(),
     GroupNorm(),

@@ -18,8 +18,9 @@ from torch.testing import assert_close
 
 from logpi import algorithm
 from logpi.objectives.policy_gradient import PolicyGradient, TruncatedIS
-from logpi.ops.advantages import GAE, GroupCenter, GroupNorm, LeaveOneOut, whiten
+from logpi.ops.advantages import GAE, GroupCenter, GroupNorm, LeaveOneOut
 from logpi.ops.kl import KL, k1, k2, k3
+from logpi.ops.moments import whiten
 from logpi.ops.surrogates import DualClip, Unclipped
 from logpi.ops.weights import FixedLength, SequenceMean, SequenceSum, TokenMean
 from logpi.types import Batch, PolicyOutput, Targets
