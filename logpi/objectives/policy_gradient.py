@@ -15,12 +15,8 @@ from functools import cached_property, partial
 import torch
 from torch import Tensor
 
-<<<<<<< HEAD
-from logpi.ops.advantages import Advantage, QValue, whiten
-from logpi.ops.divergences import Divergence
-=======
 from logpi.ops.advantages import Advantage, QValue
->>>>>>> main
+from logpi.ops.divergences import Divergence
 from logpi.ops.kl import KL, k3
 from logpi.ops.moments import whiten
 from logpi.ops.ratios import Ratio, TokenRatio
