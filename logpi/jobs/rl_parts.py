@@ -215,8 +215,8 @@ def _taught(a: Any, method: Algorithm) -> Algorithm:
         return method
     if not objective.needs_reference:
         raise UserError(
-            f"{method.name} does not read a teacher with these settings: give it a penalty to one"
-            " (--beta 0.5 --kl-place action), or use --algorithm distill"
+            f"{method.name} does not read a teacher with these settings: give it a penalty"
+            " (--beta above 0), or use --algorithm distill"
         )
     if a.refresh_reference:
         raise UserError("a teacher stays as it is: leave --refresh-reference out")
