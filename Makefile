@@ -6,14 +6,16 @@ PY := .venv/bin/python
 demo test test-all check: export OMP_WAIT_POLICY ?= PASSIVE
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: help setup demo test test-all lint docs check test-lowest test-newest dist bench bench-full gpu-check clean
+.PHONY: help setup demo test test-all lint docs check test-lowest test-newest docs-serve notebooks dist bench bench-full gpu-check clean
 
 help:
 	@echo "make demo       set up, then a small language model learns to reason (about 5 minutes on two cores)"
 	@echo "make test       set up and run the tests"
 	@echo "make test-all   the tests, the long ones too"
 	@echo "make lint       lint, format and types"
-	@echo "make docs       write what the documentation takes from the code"
+	@echo "make docs       write what the documentation takes from the code, and build its site into build/site"
+	@echo "make docs-serve the same, and show the site in a browser"
+	@echo "make notebooks  run the notebooks of examples/ and store what they print"
 	@echo "make check      all that CI runs: lint, format, types, documentation, tests"
 	@echo "make test-lowest, make test-newest"
 	@echo "                a part of the tests with the lowest or newest packages that pyproject.toml allows"
@@ -48,6 +50,14 @@ lint: setup
 
 docs: setup
 	$(PY) scripts/docs.py
+	$(PY) scripts/docs_site.py
+
+docs-serve: setup
+	$(PY) scripts/docs.py
+	$(PY) scripts/docs_site.py --serve
+
+notebooks: setup
+	$(PY) scripts/notebooks.py $(ARGS)
 
 check:
 	bash .ci/run

@@ -31,6 +31,9 @@ EXTRAS = {
     "mcp": "mcp",
     "optuna": "sweep",
     "ray": "scale",
+    "starlette": "view",
+    "uvicorn": "view",
+    "latex2mathml": "view",
 }
 OUT_OF_MEMORY = (
     "out of memory. Decode fewer rows at a time (--slots), cut the forward pass smaller"

@@ -1,5 +1,6 @@
 """Writes what the documentation takes from the code: the README's table, every algorithm as
-mathematics, the tree of docs/architecture.md, and the names of docs/coming_from.md.
+mathematics, the tree of docs/architecture.md, the names of docs/coming_from.md, and the pages of
+the lab (`lab_docs.py`, half a minute; `--quick` leaves them out).
 
 `python scripts/docs.py` rewrites, `--check` only tells whether anything is stale (exit code 1).
 """
@@ -10,6 +11,8 @@ import re
 import sys
 from contextlib import redirect_stdout
 from pathlib import Path
+
+import lab_docs
 
 from logpi.algorithms import TABLE, describe, names
 from logpi.commands.algorithms import main as table
@@ -95,13 +98,31 @@ def pages() -> dict[Path, str]:
     }
 
 
-if __name__ == "__main__":
-    stale = [
-        path for path, text in pages().items() if not path.exists() or path.read_text() != text
+def stale(fresh: dict[Path, str]) -> list[Path]:
+    """The files that are not there, or say something else."""
+    return [
+        path
+        for path, text in fresh.items()
+        if not path.exists() or path.read_text(encoding="utf-8") != text
     ]
-    if "--check" in sys.argv:
-        sys.exit(
-            f"stale: {', '.join(p.name for p in stale)}; run python scripts/docs.py" if stale else 0
-        )
-    for path, text in pages().items():
-        path.write_text(text)
+
+
+def main(flags: list[str]) -> int:
+    unknown = set(flags) - {"--check", "--quick"}
+    if unknown:
+        sys.exit(f"unknown: {' '.join(sorted(unknown))}; there are --check and --quick")
+    fresh = pages() | ({} if "--quick" in flags else lab_docs.texts(lab_docs.fresh_pages()))
+    old = stale(fresh)
+    if "--check" in flags:
+        names = ", ".join(path.relative_to(ROOT).as_posix() for path in old)
+        sys.exit(f"stale: {names}; run python scripts/docs.py" if names else 0)
+    for path in old:
+        path.write_text(fresh[path], encoding="utf-8")
+    # A page of the lab that says something else has another picture.
+    other = [p.stem for p in old if p.parent == lab_docs.PAGES and p.stem != "README"]
+    lab_docs.pages(other, lab_docs.PAGES)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,34 +1,103 @@
-"""The pages in docs/lab, generated from the commands' own output.
+"""The pages in docs/lab, made from the commands' own output. `scripts/docs.py` checks their text.
 
     python scripts/lab_docs.py [DIRECTORY] [NAME …]
 
-A page is the module's own introduction, the command, what it printed, and its picture.
-`your_own.md` and `step-values.md` are written by hand (a test runs the first).
+A page is the module's own introduction, the command, what it printed, and its picture. A command
+that needs a model has the one in `docs/lab/adder` (`scripts/lab_model.py`). All pages take 20 s of
+CPU, so `build/lab-pages.json` says of which source files a page was made: while these and the page
+stay as they are, it is not made again. Left out: `your_own.md`, which is written by hand (a test
+runs it), and whether a picture is stale.
 """
 
 from __future__ import annotations
 
 import inspect
+import json
+import shlex
 import sys
 from collections.abc import Sequence
+from contextlib import chdir
+from functools import partial
+from hashlib import blake2b
 from importlib import import_module
+from multiprocessing import get_context
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from logpi.commands.lab import COMMANDS
 
 if TYPE_CHECKING:
     from logpi.lab.report import Report
 
-__all__ = ["GENERATED", "index", "main", "page"]
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = ROOT / "docs" / "lab"
+STAMPS = ROOT / "build" / "lab-pages.json"
+WORKERS = 2
+# What only reads the command line makes no page.
+NO_SOURCES = ("logpi.commands", "logpi.jobs")
+# What a command is given on its page, if not its defaults.
+ARGUMENTS: dict[str, dict[str, Any]] = {
+    "step-values": {
+        "model": "docs/lab/adder",
+        "prompt": "47+85=",
+        "response": "7+5=13,4+8+1=13#132",
+        "answer": "132",
+        "separator": "=",
+        "samples": 128,
+    },
+}
+# What a page says below the command's output.
+EXPLAINED: dict[str, str] = {
+    "step-values": """\
+To begin to add (step 1) nearly doubles the value, for half of this model's answers are guesses.
+Step 2 begins with the wrong sum, from which the model itself hardly ever recovers: the right answer
+that follows was written by hand, and has the advantage that step 2 lost.
 
-GENERATED = tuple(name for name in COMMANDS if name != "step-values")
+The model adds two numbers, half of the time digit by digit, half of the time at a guess. It has
+0.15 million parameters and is in the repository (`scripts/lab_model.py` made it). V belongs to the
+model: one that reads the digits of the problem again has little to lose by a wrong sum on the way.
+
+A step ends with `--separator`, by default a line break; `@file` reads a prompt or a response from a
+file; rewards are those of training (`--reward number`, `--reward my.py:score`). The cost is one
+completion for each sample of each step.""",
+}
+
+
+class Page(NamedTuple):
+    """A page's Markdown, the sentence that the index has of it, and the files that made it."""
+
+    text: str
+    shown: str
+    sources: tuple[str, ...]
+
+    def stamp(self, name: str) -> str:
+        """A digest of the page and its sources; "" if one is gone."""
+        files = [*map(Path, self.sources), Path(__file__), *sorted((PAGES / "adder").iterdir())]
+        if not all(file.exists() for file in files):
+            return ""
+        where = f"{name} {COMMANDS[name].where}"
+        parts = [where.encode(), self.text.encode(), *(file.read_bytes() for file in files)]
+        return blake2b(b"".join(blake2b(part).digest() for part in parts)).hexdigest()
 
 
 def report(name: str) -> Report:
-    """The report of a command with its defaults."""
+    """The report of a command as its page has it; paths are relative to the repository."""
     module, function = COMMANDS[name].where.split(":")
-    return getattr(import_module(f"logpi.lab.{module}"), function)()
+    with chdir(ROOT):
+        make = getattr(import_module(f"logpi.lab.{module}"), function)
+        return make(**ARGUMENTS.get(name, {}))
+
+
+def command_line(name: str, most: int = 100) -> str:
+    """The command as one types it, its lines at most that long."""
+    lines = [f"$ logpi lab {name}"]
+    for key, value in ARGUMENTS.get(name, {}).items():
+        word = shlex.join([f"--{key.replace('_', '-')}", str(value)])
+        if len(lines[-1]) + len(word) + 3 > most:
+            lines[-1] += " \\"
+            lines.append("   ")
+        lines[-1] += f" {word}"
+    return "\n".join(lines)
 
 
 def page(name: str, made: Report) -> str:
@@ -38,12 +107,13 @@ def page(name: str, made: Report) -> str:
     about = about.split(": ", 1)[1]
     about = about[0].upper() + about[1:]
     head = [f"# logpi lab {name}", "", about, "", f"![{name}]({name}.png)", ""]
-    printed = ["```", f"$ logpi lab {name}", made.text(), "```", ""]
+    printed = ["```", command_line(name), made.text(), "```", ""]
+    explained = [EXPLAINED[name], ""] if name in EXPLAINED else []
     end = (
         f"*Generated by `python scripts/lab_docs.py`; `logpi lab {name} --json` gives the same"
         " numbers.*"
     )
-    return "\n".join([*head, *printed, end, ""])
+    return "\n".join([*head, *printed, *explained, end, ""])
 
 
 def index(shown: dict[str, str]) -> str:
@@ -51,29 +121,75 @@ def index(shown: dict[str, str]) -> str:
     lines = ["# The lab", "", (inspect.getdoc(import_module("logpi.lab")) or "").split("\n")[0], ""]
     lines += [f"- [`logpi lab {name}`]({name}.md): {text}" for name, text in shown.items()]
     lines += [
-        "- [`logpi lab step-values`](step-values.md): values and advantages of each step of a real"
-        " model's response."
-    ]
-    lines += [
         "- [Your own objective](your_own.md): `logpi.lab.check` catches a plausible-looking wrong"
         " estimator."
     ]
     return "\n".join([*lines, ""])
 
 
+def make(name: str, pictures: Path | None = None) -> Page:
+    """Run a command; with `pictures`, draw its picture into that directory."""
+    made = report(name)
+    if pictures is not None:
+        made.picture(pictures / f"{name}.png")
+    return Page(page(name, made), made.shown, _sources())
+
+
+def _sources() -> tuple[str, ...]:
+    """The files of logpi that this process has loaded."""
+    loaded = {
+        module.__file__
+        for name, module in sys.modules.items()
+        if name.startswith("logpi") and not name.startswith(NO_SOURCES) and module.__file__
+    }
+    return tuple(sorted(loaded))
+
+
+def pages(names: Sequence[str] = tuple(COMMANDS), pictures: Path | None = None) -> dict[str, Page]:
+    """The pages of these commands, made by two processes at a time."""
+    # A process for each page: what it has loaded is the page's alone.
+    with get_context("fork").Pool(WORKERS, maxtasksperchild=1) as pool:
+        made = pool.imap(partial(make, pictures=pictures), names, chunksize=1)
+        return dict(zip(names, made, strict=True))
+
+
+def fresh_pages() -> dict[str, Page]:
+    """Every page; what nothing has changed for since the last time is not made again."""
+    stamps = json.loads(STAMPS.read_text()) if STAMPS.exists() else {}
+    kept: dict[str, Page] = {}
+    for name in COMMANDS:
+        old, file = stamps.get(name), PAGES / f"{name}.md"
+        if old is not None and file.exists():
+            known = Page(file.read_text(encoding="utf-8"), old["shown"], tuple(old["sources"]))
+            if known.stamp(name) == old["stamp"]:
+                kept[name] = known
+    made = kept | pages([name for name in COMMANDS if name not in kept])
+    records = {
+        name: {"stamp": one.stamp(name), "shown": one.shown, "sources": one.sources}
+        for name, one in made.items()
+    }
+    STAMPS.parent.mkdir(exist_ok=True)
+    STAMPS.write_text(json.dumps(records))
+    return {name: made[name] for name in COMMANDS}
+
+
+def texts(made: dict[str, Page], directory: Path = PAGES) -> dict[Path, str]:
+    """Every file with its text: all pages, and the index."""
+    files = {directory / f"{name}.md": one.text for name, one in made.items()}
+    shown = {name: one.shown for name, one in made.items()}
+    return files | {directory / "README.md": index(shown)}
+
+
 def main(argv: Sequence[str]) -> int:
     """Write the pages and pictures (all of them, or those named) into a directory."""
-    directory = Path(argv[0]) if argv else Path("docs/lab")
+    directory = Path(argv[0] if argv else PAGES).resolve()
     directory.mkdir(parents=True, exist_ok=True)
-    shown = {}
-    for name in GENERATED if len(argv) < 2 else argv[1:]:
-        made = report(name)
-        shown[name] = made.shown
-        (directory / f"{name}.md").write_text(page(name, made), encoding="utf-8")
-        made.picture(directory / f"{name}.png")
-        print(directory / f"{name}.md")
-    if len(argv) < 2:
-        (directory / "README.md").write_text(index(shown), encoding="utf-8")
+    made = pages(argv[1:] or tuple(COMMANDS), directory)
+    for path, text in texts(made, directory).items():
+        # the index is of all pages
+        if path.name != "README.md" or len(made) == len(COMMANDS):
+            path.write_text(text, encoding="utf-8")
+            print(path)
     return 0
 
 

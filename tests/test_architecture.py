@@ -50,6 +50,7 @@ MAY_IMPORT = {
         *("distributed", "engine", "envs", "errors", "policies", "rewards", "rollouts", "runs"),
         *("types", "updates"),
     },
+    "viewer": {"algorithms", "errors", "ops", "runs", "types"},
     "testing": {
         *("calls", "engine", "envs", "errors", "policies", "rewards", "rollouts", "types"),
         "updates",
@@ -61,16 +62,16 @@ MAY_IMPORT = {
 }
 # The doors may use everything but what stands behind them.
 DOORS = ("jobs", "commands", "demos", "cli", "__main__")
-MAY_IMPORT["jobs"] = set(MAY_IMPORT) - {"lab", "testing"}
-MAY_IMPORT["commands"] = {*MAY_IMPORT, "lab", "testing"} - {"commands"}
-MAY_IMPORT["demos"] = set(MAY_IMPORT) - {"commands", "lab", "testing"}
+MAY_IMPORT["jobs"] = set(MAY_IMPORT) - {"lab", "testing", "viewer"}
+MAY_IMPORT["commands"] = {*MAY_IMPORT, "lab", "testing", "viewer"} - {"commands"}
+MAY_IMPORT["demos"] = set(MAY_IMPORT) - {"commands", "lab", "testing", "viewer"}
 MAY_IMPORT["cli"] = {"commands", "distributed", "errors"}
 MAY_IMPORT["__main__"] = {"cli"}
 # Packages that are slow to load or not always installed, and the only parts that name them: (at
 # module level, inside functions).
 HEAVY = {
     "transformers": (set(), {"engine", "policies", "rollouts"}),
-    "tokenizers": (set(), {"policies", "rollouts"}),
+    "tokenizers": (set(), {"policies", "rollouts", "viewer"}),
     "datasets": (set(), {"envs"}),
     "pyarrow": (set(), {"envs"}),
     "matplotlib": (set(), {"demos", "envs", "jobs", "lab", "runs"}),
@@ -97,6 +98,9 @@ HEAVY = {
     "scipy": (set(), set()),
     "shtab": (set(), {"cli", "commands", "jobs"}),
     "yaml": (set(), {"jobs"}),
+    "starlette": ({"viewer"}, {"viewer"}),
+    "uvicorn": (set(), {"commands"}),
+    "latex2mathml": (set(), {"viewer"}),
 }
 LONG_FILES: dict[str, int] = {}
 LONG_FUNCTIONS: dict[str, int] = {}
@@ -120,7 +124,7 @@ FIRST_LEVEL = {
     *("algorithms", "calls", "cli", "commands", "demos", "distributed", "engine", "envs", "errors"),
     "evaluation",
     *("jobs", "lab", "learner", "objectives", "ops", "policies", "rewards", "rollouts", "runs"),
-    *("sandbox", "testing", "train", "types", "updates", "__main__"),
+    *("sandbox", "testing", "train", "types", "updates", "viewer", "__main__"),
 }
 
 

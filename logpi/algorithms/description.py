@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from logpi.algorithms.composition import Algorithm
 
-__all__ = ["Description", "latex"]
+__all__ = ["Description", "choices", "latex"]
 
 
 class Description(str):
@@ -28,7 +28,7 @@ class Description(str):
     def _repr_markdown_(self) -> str:
         a, e = self.algorithm, self.algorithm.objective.explain()
         where = [f"- ${latex(x)}$" for x in e.where]
-        table = [f"| {axis} | `{choice}` |" for axis, choice in _choices(a).items()]
+        table = [f"| {axis} | `{choice}` |" for axis, choice in choices(a).items()]
         differs = [f"- {x}" for x in a.differs]
         parts = (
             f"**{a.name}**: {a.source}",
@@ -44,7 +44,7 @@ class Description(str):
         return f"$${latex(self.algorithm.objective.explain().goal)}$$"
 
 
-def _choices(a: Algorithm) -> dict[str, str]:
+def choices(a: Algorithm) -> dict[str, str]:
     """The choice on each axis."""
     parts = {k: str(v or "–") for k, v in a.objective.explain().parts.items()}
     more = {"update": a.update, "keep": a.keep, "truncation": a.truncation}
@@ -58,7 +58,7 @@ def _sources(a: Algorithm) -> str:
 def _text(a: Algorithm) -> str:
     e = a.objective.explain()
     lines = [f"{a.name}: {a.source}", "", f"  {e.goal}", *(f"  where     {x}" for x in e.where)]
-    lines += ["", *(f"  {k:<11}{v}" for k, v in _choices(a).items())]
+    lines += ["", *(f"  {k:<11}{v}" for k, v in choices(a).items())]
     lines += ["", f"  sources   {_sources(a)}"]
     if a.differs:
         lines += ["  differs   " + a.differs[0], *(f"            {x}" for x in a.differs[1:])]

@@ -77,8 +77,8 @@ def grpo_r1(low: float = 0.2, high: float | None = None, beta: float = 0.001) ->
 
     - β = 0.001 is R1's. R1 clips at ε = 10, which is no clip: low=10. With one pass over a batch no
       clip ever acts.
-    - R1's ratio is of whole responses; here of tokens, as in the analysis text (see `grpo_sequence`
-      for the other).
+    - R1's ratio is of whole responses; here of tokens, as in Liu, *Brief Introduction of Policy
+      Gradient in LLM Reasoning* (see `grpo_sequence` for the other).
     """
     return Algorithm(
         PolicyGradient(

@@ -82,6 +82,16 @@ COMMANDS: dict[str, CommandEntry] = {
         "Inspect",
         "one response of a run, turn by turn: what was written, earned and taught",
     ),
+    "view": CommandEntry(
+        "commands.view",
+        "View",
+        "runs in the browser: curves, comparisons, responses token by token",
+    ),
+    "compare": CommandEntry(
+        "commands.compare",
+        "Compare",
+        "runs side by side: the arguments that differ, means over seeds, one picture",
+    ),
     "chat": CommandEntry("commands.chat", "ChatWith", "talk to a model"),
     "check-model": CommandEntry(
         "commands.check_model",

@@ -16,7 +16,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from logpi.errors import UserError, did_you_mean
+from logpi.errors import UserError, as_user_errors, did_you_mean
 from logpi.jobs.options.command_line import parse
 from logpi.jobs.options.fields import option
 from logpi.jobs.options.model import DEVICES
@@ -30,6 +30,10 @@ class Show:
     json: bool = option(False, help="print JSON instead of tables")
     picture: Path | None = option(None, help="write a picture to this PNG file")
 
+    def inputs(self) -> dict[str, Any]:
+        """The keywords of the function that makes the report."""
+        return {k: v for k, v in vars(self).items() if k not in ("json", "picture")}
+
 
 @dataclass(frozen=True)
 class Bias(Show):
@@ -38,13 +42,45 @@ class Bias(Show):
 
 @dataclass(frozen=True)
 class Bellman(Show):
-    slip: float = option(
-        0.2,
-        help="probability that a move of the second grid goes a quarter turn to the left",
+    slip: float | None = option(
+        None,
+        help="probability that a move goes a quarter turn to the left (default: 0.2)",
         least=0,
         most=0.999,
     )
     gamma: float = option(1.0, help="discount", least=0, most=1)
+    cost: float | None = option(None, help="reward of a move (default: -1)", least=-1e6, most=1e6)
+    terminals: str | None = option(
+        None, help="ends and their rewards (default: (3,1):5,(3,3):4,(1,3):-1)"
+    )
+    start: str | None = option(None, help="cell of the start (default: (0,0))")
+    width: int | None = option(None, help="cells in a row (default: 4)", least=1, most=9)
+    height: int | None = option(None, help="rows (default: 4)", least=1, most=9)
+    policy: str = option(
+        "uniform",
+        help="whose V, Q and A are shown too: uniform, right, up, left, down, or a run of"
+        " `logpi gym` on the grid world, whose grid it is then",
+    )
+    trust: bool = option(False, help="run the code that a stranger's run names")
+
+    def inputs(self) -> dict[str, Any]:
+        from logpi.commands.lab_runs import grid_and_policy
+
+        names = ("slip", "cost", "terminals", "start", "width", "height")
+        words = {k: v for k in names if (v := getattr(self, k)) is not None}
+        grid, policy = grid_and_policy(self.policy, words, self.trust)
+        return {"grid": grid, "gamma": self.gamma, "policy": policy}
+
+
+@dataclass(frozen=True)
+class Rewards(Show):
+    seed: int = option(0, help="of the learned policies", least=0)
+
+
+@dataclass(frozen=True)
+class Ladder(Show):
+    seed: int = option(0, help="of all sampling", least=0)
+    runs: int = option(20, help="independent runs of each row, 2 to 50", least=2, most=50)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,11 +137,31 @@ COMMANDS = {
     "length": LabCommand(
         Show, "which aggregation prefers short right or long wrong responses", "length:length"
     ),
+    "weights": LabCommand(
+        Show,
+        "the weight of prompts by difficulty and length; the critic's share",
+        "weights:weights",
+    ),
     "trust-region": LabCommand(
         Show, "ordinary, natural and clipped steps: improvement against KL", "trust:trust"
     ),
     "bellman": LabCommand(
-        Bellman, "value iteration on the grid world, sweep by sweep", "bellman:bellman"
+        Bellman,
+        "value iteration on the grid world, sweep by sweep; V, Q and A of a given policy",
+        "bellman:bellman",
+    ),
+    "rewards": LabCommand(
+        Rewards,
+        "three rewards on one grid world, and what they make an agent do; the cost of a step",
+        "rewards:rewards",
+    ),
+    "preferences": LabCommand(
+        Show,
+        "RLHF and DPO reach one policy; implicit rewards, and what DPO pushes",
+        "preferences:preferences",
+    ),
+    "ladder": LabCommand(
+        Ladder, "PPO as REINFORCE plus five fixes: noise, episodes to solve", "ladder:ladder"
     ),
     "step-values": LabCommand(
         StepValues, "value and advantage of each step of a model's response", "steps:step_values"
@@ -144,8 +200,8 @@ def main(argv: Sequence[str]) -> int:
 def _report(command: LabCommand, arguments: Show) -> Any:
     module, function = command.where.split(":")
     make: Callable[..., Any] = getattr(import_module(f"logpi.lab.{module}"), function)
-    own = {k: v for k, v in vars(arguments).items() if k not in ("json", "picture")}
-    return make(**own)
+    with as_user_errors():
+        return make(**arguments.inputs())
 
 
 def _overview() -> str:

@@ -1,6 +1,10 @@
 """`logpi play`: watch a trained policy, in the terminal where the environment can be drawn as text,
 else as a GIF or MP4.
 
+Each step is a line: the action, its reward, the return so far, and π(·|s).
+
+       1  →      reward −1   return −1   → .93 █  ↑ .05 ▏  ← .01 ▏  ↓ .01 ▏
+
 Trains nothing; the same seeds show the same episodes.
 """
 
@@ -36,6 +40,9 @@ class Play:
         None, help="write a .gif or .mp4 (default: RUN/play.gif where there is no text)"
     )
     max_frames: int = option(1500, help="of a video", least=1, most=100_000)
+    lines: int = option(
+        40, help="steps of each episode to print, the first ones", least=0, most=1_000_000
+    )
     fps: float = option(8.0, help="of drawings in the terminal", above=0, most=1000)
     trust: bool = option(False, help="run the environment that a stranger's run names")
 
@@ -108,12 +115,16 @@ def _env_of(a: Play, trained: Gym) -> tuple[SyncVectorEnvironment, bool]:
 
 
 def _episodes(a: Play, policy: ActorCritic, envs: SyncVectorEnvironment, text: bool) -> list[Any]:
-    """Plays, printing drawings and returns; the frames for a video."""
+    """Plays, printing drawings, steps and returns; the frames for a video."""
     import numpy as np
+
+    from logpi.envs.control.grid_model import ARROWS
+    from logpi.envs.control.gridworld import GridWorld
 
     act, rng, frames, env = policy.actor(), np.random.default_rng(a.seed), [], envs.envs[0]
     seeds = iter(range(a.seed, a.seed + a.episodes))
     envs.begin(lambda i: next(seeds, None))
+    names = ARROWS if isinstance(env.unwrapped, GridWorld) else ()
     for episode in range(a.episodes):
         total, steps, over = 0.0, 0, False
         while not over:
@@ -125,11 +136,37 @@ def _episodes(a: Play, policy: ActorCritic, envs: SyncVectorEnvironment, text: b
                 frames.append(frame)
             params = act(envs.obs)
             action = policy.kind.sample(params, rng) if a.sample else policy.kind.mode(params)
-            step = envs.step(policy.kind.to_env(action))
+            taken = policy.kind.to_env(action)
+            step = envs.step(taken)
             total, steps = total + float(step.reward[0]), steps + 1
+            if steps <= a.lines:
+                chances = policy.kind.shown(params[0], names)
+                print(_line(steps, _said(taken[0], names), float(step.reward[0]), total, chances))
             over = bool(step.terminated[0] or step.truncated[0])
+        if steps > a.lines > 0:
+            print(f"     … and {steps - a.lines} more steps (--lines {steps})")
         print(f"episode {episode + 1}, seed {a.seed + episode}: return {total:g} in {steps} steps")
     return frames
+
+
+def _line(step: int, action: str, reward: float, total: float, chances: str) -> str:
+    """One step: what was done, what it paid, and π(·|s) before it.
+
+    >>> _line(3, "→", -1.0, -3.0, "→ .93 █  ↑ .07 ▏")
+    '   3  →      reward −1   return −3   → .93 █  ↑ .07 ▏'
+    """
+    paid = f"reward {f'{reward:.4g}':<5}return {f'{total:.4g}':<5}".replace("-", "−")
+    return f"{step:>4}  {action:<7}{paid}{chances}"
+
+
+def _said(action: Any, names: Sequence[str]) -> str:
+    """An action as it is called, or its numbers."""
+    import numpy as np
+
+    parts = np.ravel(action)
+    if np.issubdtype(parts.dtype, np.floating):
+        return " ".join(f"{x:+.2f}" for x in parts).replace("-", "−")
+    return " ".join(names[int(x)] if names else str(x) for x in parts)
 
 
 def _map(policy: ActorCritic, envs: SyncVectorEnvironment) -> str:
@@ -137,18 +174,17 @@ def _map(policy: ActorCritic, envs: SyncVectorEnvironment) -> str:
     import numpy as np
     import torch
 
-    from logpi.envs.control.gridworld import GridWorld, draw
+    from logpi.envs.control.gridworld import GridWorld, draw, move_chances
 
     world = envs.envs[0].unwrapped
     assert isinstance(world, GridWorld)
     model = world.model
     cells = np.eye(model.states, dtype=np.float32)
-    logits = policy.actor()(cells)
     value = None if policy.critic_net is None else policy.value(torch.from_numpy(cells)).tolist()
     return (
         "the likeliest move in every cell"
         + (", and its value\n" if value else "\n")
-        + draw(model, logits, value)
+        + draw(model, move_chances(model, policy), value)
     )
 
 

@@ -1,16 +1,18 @@
-"""`logpi preferences-demo`: the two lanes of learning from preferences, side by side, on a rule
-that is known.
+"""`logpi preferences-demo`: the lanes of learning from preferences, side by side, on a rule that is
+known.
 
 Somebody likes vowels, and dislikes the same letter twice in a row. A small model first learns to
-write any letters (SFT). Then a noisy judge compares pairs of strings, and two lanes learn from the
-same pairs:
+write any letters (SFT). Then a noisy judge compares pairs of strings, and lanes learn from the same
+pairs:
 
     reward model -> PPO against it (critic, reference, reward model in memory)        RLHF
+                 -> the same without the KL penalty (no reference)                    no anchor
     DPO                            (reference log-probabilities computed once)        direct
 
-Neither sees the rule, which only measures them (`gold`). The stages are ordinary jobs chained by
-their run directories; the same --out resumes a stopped demonstration. Left out: real text, and
-people.
+None sees the rule, which only measures them (`gold`). Without an anchor PPO leaves the strings that
+the reward model has seen: its score (the proxy) rises, and the rule's falls (`hacking.png`). The
+stages are ordinary jobs chained by their run directories; the same --out resumes a stopped
+demonstration. Left out: real text, and people.
 """
 
 from __future__ import annotations
@@ -33,6 +35,8 @@ from logpi.runs.metrics import write_rows
 LETTERS = "abcdefghi"
 PROMPTS = tuple(f"{c}:" for c in LETTERS)  # what to begin after
 LENGTH = 14  # tokens of a response
+BETA = 0.1  # of the KL penalty
+FREE = "ppo-no-kl"  # the lane without an anchor
 GOLD_FILE = """from logpi.demos.preferences import gold
 
 
@@ -47,7 +51,7 @@ class PreferencesDemo(ChainArguments):
 
     sft_steps: int = option(150, help="updates of supervised fine-tuning", least=1, most=100_000)
     reward_steps: int = option(200, help="updates of the reward model", least=1, most=100_000)
-    ppo_steps: int = option(60, help="updates of PPO", least=1, most=100_000)
+    ppo_steps: int = option(60, help="updates of PPO, with KL and without", least=1, most=100_000)
     dpo_steps: int = option(200, help="updates of DPO", least=1, most=100_000)
     pairs: int = option(4000, help="comparisons that both lanes learn from", least=64, most=10**6)
 
@@ -73,11 +77,13 @@ def main(argv: Sequence[str]) -> int:
         jobs = {
             "SFT": _sft(a, out),
             "reward model": _reward(a, out),
-            "PPO": _ppo(a, out),
+            "PPO": _ppo(a, out, "ppo", BETA),
+            "PPO without KL": _ppo(a, out, FREE, 0.0),
             "DPO": _dpo(a, out),
         }
         seconds = {name: stage(job)[1] for name, job in jobs.items()}
-        _report({name: _measure(a, out, name) for name in ("sft", "ppo", "dpo")}, seconds, out)
+        lanes = ("sft", "ppo", FREE, "dpo")
+        _report({name: _measure(a, out, name) for name in lanes}, seconds, out)
     return 0
 
 
@@ -149,14 +155,14 @@ def _reward(a: PreferencesDemo, out: Path) -> reward_model.TrainRewardModel:
     )
 
 
-def _ppo(a: PreferencesDemo, out: Path) -> rl.RL:
+def _ppo(a: PreferencesDemo, out: Path, name: str, beta: float) -> rl.RL:
     learned = out / "reward-model" / "model"
     return rl.RL(
         model=str(out / "sft" / "model"),
         task=str(out / "prompts"),
         rewards=(f"model:{learned}", f"{out}/gold.py:rule:0"),
         algorithm="ppo",
-        options={"beta": 0.1, "epochs": 2, "minibatches": 2, "value_clip": 0.2},
+        options={"beta": beta, "epochs": 2, "minibatches": 2, "value_clip": 0.2},
         critic=str(learned),
         steps=a.ppo_steps,
         prompts=32,
@@ -170,7 +176,7 @@ def _ppo(a: PreferencesDemo, out: Path) -> rl.RL:
         eval_samples=8,
         save_every=1000,
         device=a.device,
-        out=out / "ppo",
+        out=out / name,
     )
 
 
@@ -178,7 +184,7 @@ def _dpo(a: PreferencesDemo, out: Path) -> prefer.Prefer:
     return prefer.Prefer(
         model=str(out / "sft" / "model"),
         data=str(out / "pairs"),
-        options={"beta": 0.1},
+        options={"beta": BETA},
         steps=a.dpo_steps,
         pairs=64,
         lr=5e-4,
@@ -224,20 +230,26 @@ def _measure(a: PreferencesDemo, out: Path, name: str) -> dict[str, Any]:
 
 
 def _report(measures: dict[str, dict[str, Any]], seconds: dict[str, float], out: Path) -> None:
+    learned = seconds["reward model"]
     lanes = {
         "sft": ("SFT", "policy", seconds["SFT"]),
         "ppo": (
             "→ reward model → PPO",
             "policy, critic, reference, reward",
-            seconds["reward model"] + seconds["PPO"],
+            learned + seconds["PPO"],
+        ),
+        FREE: (
+            "→ the same without KL",
+            "policy, critic, reward",
+            learned + seconds["PPO without KL"],
         ),
         "dpo": ("→ DPO", "policy", seconds["DPO"]),
     }
-    print(f"\n{'lane':<22}{'models in memory':<35}{'seconds':>8}{'gold':>8}{'proxy':>8}{'KL':>8}")
+    print(f"\n{'lane':<23}{'models in memory':<35}{'seconds':>8}{'gold':>8}{'proxy':>8}{'KL':>8}")
     for name, (lane, models, time_) in lanes.items():
         m = measures[name]
         print(
-            f"{lane:<22}{models:<35}{time_:>8.0f}{m['gold']:>8.2f}{m['proxy']:>8.2f}{m['kl']:>8.2f}"
+            f"{lane:<23}{models:<35}{time_:>8.0f}{m['gold']:>8.2f}{m['proxy']:>8.2f}{m['kl']:>8.2f}"
         )
     print(
         "\ngold: the rule nobody was told, 1 for eight good letters. proxy: the reward model's"
@@ -245,6 +257,48 @@ def _report(measures: dict[str, dict[str, Any]], seconds: dict[str, float], out:
     )
     print("KL: from the SFT model, nats a response. Three answers of each:")
     for name, (lane, _, _) in lanes.items():
-        print(f"  {lane:<22}{measures[name]['samples']}")
-    print(f"\nproxy, gold and KL of PPO over its run: {out}/ppo/curves.png")
+        print(f"  {lane:<23}{measures[name]['samples']}")
+    for name, anchor in (("ppo", "PPO with the KL penalty"), (FREE, "PPO without it")):
+        print(f"\n{anchor}, on the way:\n{_on_the_way(out / name)}")
+    print(f"\nproxy, gold and entropy of both: {_picture(out)}")
     print(f"scores of held-out pairs: {out}/reward-model/scores.png")
+
+
+# --- reward hacking, to look at ---
+
+
+def _on_the_way(run: Path, rows: int = 4) -> str:
+    """Proxy, gold and three answers at a few steps of a run, from its own samples."""
+    from logpi.runs.reading import RunView
+
+    view, lines = RunView(run), []
+    steps = view.sample_steps()
+    count = min(rows, len(steps))
+    for i in range(count):
+        step = steps[i * (len(steps) - 1) // max(count - 1, 1)]
+        samples = view.samples(step)
+        proxy, rule = (fmean(s["rewards"][k] for s in samples) for k in ("reward-model", "rule"))
+        answers = {s["prompt"]: s["completion"] for s in reversed(samples)}
+        shown = "   ".join(p + text for p, text in sorted(answers.items())[:3])
+        lines.append(f"  step {step:>3}  proxy {proxy:5.2f}  gold {rule:5.2f}   {shown}")
+    return "\n".join(lines)
+
+
+def _picture(out: Path) -> Path:
+    """Proxy, gold and entropy of PPO with and without its anchor, against steps."""
+    from logpi.runs.metrics import read_metrics
+    from logpi.runs.plots import COLOURS, Panel, figure, save
+
+    panels = {
+        "rewards/reward-model/mean": Panel("proxy: the reward model's score", "step"),
+        "rewards/rule/mean": Panel("gold: the rule nobody was told", "step"),
+        "entropy": Panel("entropy, nats a token", "step"),
+    }
+    picture = figure(list(panels.values()))
+    lanes = (("ppo", f"PPO, β = {BETA:g}", COLOURS[0]), (FREE, "PPO without KL", COLOURS[1]))
+    for name, label, colour in lanes:
+        records = read_metrics(out / name)
+        for axes, metric in zip(picture.axes, panels, strict=True):
+            points = [(r["step"], r[metric]) for r in records if metric in r]
+            axes.plot(*zip(*points, strict=True), color=colour, label=label)
+    return save(picture, out / "hacking.png")

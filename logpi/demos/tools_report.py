@@ -16,8 +16,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from logpi.jobs.seed_report import interval
 from logpi.runs import disk
+from logpi.runs.comparison import interval
 from logpi.runs.metrics import read_metrics
 
 if TYPE_CHECKING:

@@ -76,7 +76,9 @@ class Gym(Job):
         nargs="*",
         flags=flags_of_gym,
     )
-    env_options: Mapping[str, Any] = option({}, help="of the environment, e.g. slip=0.2", nargs="*")
+    env_options: Mapping[str, Any] = option(
+        {}, help="of the environment, e.g. slip=0.2 cost=-2 terminals='(3,0):-5,(3,1):5'", nargs="*"
+    )
     steps: int | None = option(
         None,
         help="environment steps in all (default: the preset's)",

@@ -160,24 +160,15 @@ def algorithm_of(a: Any) -> Algorithm:
     policy."""
     from logpi.algorithms import Algorithm, algorithm
     from logpi.algorithms import options as known
-    from logpi.ops.selection import (
-        Bootstrap,
-        CountAsFailure,
-        DropUniform,
-        KeepAll,
-        MaskOut,
-        MixedOutcomes,
-    )
+    from logpi.ops.selection import GROUPS, TRUNCATIONS
 
     takes = set() if isinstance(a.algorithm, Algorithm) else {o.name for o in known(a.algorithm)}
     own = {"max_completion_length": a.max_completion_length, "sampled": True}
     chosen = {**{k: v for k, v in own.items() if k in takes}, **a.options}
     if a.truncation is not None:
-        kinds = {"bootstrap": Bootstrap(), "mask": MaskOut(), "fail": CountAsFailure()}
-        chosen["truncation"] = kinds[a.truncation]
+        chosen["truncation"] = TRUNCATIONS[a.truncation]
     if a.groups is not None:
-        groups = {"keep": KeepAll(), "drop": DropUniform(), "resample": MixedOutcomes()}
-        chosen["keep"] = groups[a.groups]
+        chosen["keep"] = GROUPS[a.groups]
     return _checked(a, algorithm(a.algorithm, **chosen))
 
 

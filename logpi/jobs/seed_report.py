@@ -7,44 +7,20 @@ Left out: one run's own curves (`runs/plots.py`), and intervals over items (`eva
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from statistics import fmean, stdev
 from typing import Any
 
 from logpi.errors import UserError
+from logpi.runs.comparison import interval
 from logpi.runs.metrics import read_metrics
 
-# Student's t, 97.5 % quantile, with 1 … 9 degrees of freedom
-_T95 = (12.71, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 # (x, y) of the curve, the first that the runs have, with the names of the axes
 CURVES = {
     ("num_tokens_seen", "reward_100"): ("environment steps", "return, last 100 episodes"),
     ("step", "reward"): ("step", "reward"),
     ("step", "loss"): ("step", "loss"),
 }
-
-
-def _t95(freedom: int) -> float:
-    """The 97.5 % quantile of Student's t; beyond the table by its expansion around the normal's z
-    (to 0.003)."""
-    if freedom <= len(_T95):
-        return _T95[freedom - 1]
-    z = 1.959964
-    return z + (z**3 + z) / (4 * freedom) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)
-
-
-def interval(values: Sequence[float]) -> tuple[float, float]:
-    """Mean and half width of its 95 % interval (Student's t over seeds; NaN for one seed).
-
-    >>> interval([1.0, 2.0, 3.0])[0]
-    2.0
-    """
-    n = len(values)
-    if n < 2:
-        return fmean(values), math.nan
-    return fmean(values), _t95(n - 1) * stdev(values) / math.sqrt(n)
 
 
 def last_numbers(run: Path) -> dict[str, float]:

@@ -12,9 +12,10 @@ from typing import Any
 
 from logpi.errors import UserError, did_you_mean
 from logpi.jobs.memory import aligned
-from logpi.jobs.seed_report import interval, last_numbers
+from logpi.jobs.seed_report import last_numbers
 from logpi.jobs.sweep_cells import Cell
 from logpi.runs import disk
+from logpi.runs.comparison import interval, least_is_best
 
 
 class SweepTable:
@@ -35,7 +36,7 @@ class SweepTable:
     @property
     def minimise(self) -> bool:
         """Less of a loss and of perplexity is better."""
-        return self._minimise or self.measure.endswith(("loss", "perplexity"))
+        return self._minimise or least_is_best(self.measure)
 
     def begin(self, cell: Cell) -> None:
         """Record a cell before its runs start, so that a stopped sweep resumes it."""

@@ -5,11 +5,16 @@
     expectation.py  E[∇L̂] and Var[∇L̂] over every batch, through the library's own objectives
     claims.py       what they are in theory: closed forms
     verdict.py      the same for your own objective: `logpi.lab.check(objective)`
-    bias.py variance.py kl.py clip.py length.py trust.py bellman.py steps.py worked.py
+    bias.py variance.py kl.py clip.py length.py trust.py bellman.py rewards.py preferences.py
+    weights.py worked.py ladder.py steps.py
                     one report each, `logpi lab NAME` (unpacking.py: GAE's chain for `worked`)
+    rungs.py episodes.py
+                    REINFORCE and five fixes, trained on sampled episodes, for `ladder`
+    grids.py policy_values.py
+                    maps of a grid world; V, Q and A of a given policy
     report.py       tables, JSON, pictures; `scripts/lab_docs.py` writes the pages in docs/lab
 
-Left out: sampling, except in `steps.py`, which uses a real language model.
+Left out: sampling, except in `steps.py`, which uses a real language model, and for `ladder`.
 """
 
 from __future__ import annotations

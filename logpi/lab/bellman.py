@@ -1,20 +1,41 @@
-"""`logpi lab bellman`: value iteration on the grid world, sweep by sweep; V and Q; the greedy
-policy; the effect of slips.
+"""`logpi lab bellman`: value iteration on the grid world, sweep by sweep; V, Q and the best moves;
+the effect of slips; V, Q and A of a policy that is given.
 
     V(s) ← max_a Σ_s' P(s'|s,a) [ R(s,a,s') + γ V(s') ]
+
+`--cost`, `--terminals`, `--start`, `--slip`, `--width` and `--height` make another grid, `--policy`
+names the policy (uniform, one move, or a run of `logpi gym`). Left out: the environment's time
+limit; what rewards make an agent do (`rewards.py`).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from logpi.envs.control.grid_model import ACTIONS, ARROWS, Cell, GridModel
+from logpi.envs.control.grid_model import ACTIONS, ARROWS, GridModel
+from logpi.lab.grids import (
+    draw,
+    few_cells,
+    map_table,
+    move_map,
+    number,
+    value_map,
+)
+from logpi.lab.policy_values import (
+    UNIFORM,
+    MovePolicy,
+    PolicyValues,
+    evaluate,
+    value_tables,
+)
 from logpi.lab.report import Report, ReportTable
 from logpi.runs.plots import Panel, figure
+
+SLIP = 0.2
 
 
 @dataclass(frozen=True)
@@ -36,146 +57,183 @@ def value_iteration(
     """Sweeps from V = 0 until no value changes by more than `tolerance`, in units of return.
 
     Raises:
-        ValueError: it does not converge. With γ = 1 and moves that cost nothing an agent may wander
-            for ever.
+        ValueError: it does not converge. With γ = 1 an agent may wander for ever if moves cost
+            nothing, or if there is no end.
     """
     value, sweeps = torch.zeros(grid.states, dtype=torch.float64), []
+    p = grid.transition
+    expected = (p * grid.reward).sum(-1)
     for _ in range(most):
-        q = (grid.transition * (grid.reward + gamma * value)).sum(-1)
+        q = expected + gamma * (p @ value)
         after = q.amax(-1)
         sweeps.append(Sweep(after, q, float((after - value).abs().max())))
         value = after
         if sweeps[-1].change <= tolerance:
             return sweeps
-    raise ValueError(
-        f"value iteration has not settled after {most} sweeps: with gamma = 1 every move must cost"
-        " something"
+    remedy = (
+        "with gamma = 1 every move must cost something, and there must be an end; or take a gamma"
+        " below 1"
+        if gamma == 1
+        else "take a smaller gamma"
     )
+    raise ValueError(f"value iteration has not settled after {most} sweeps: {remedy}")
+
+
+def best_moves(q: Tensor) -> Tensor:
+    """[S, 4] bool: the best moves, equal within 1e-9."""
+    return q >= q.amax(-1, keepdim=True) - 1e-9
 
 
 def greedy(grid: GridModel, q: Tensor) -> list[str]:
-    """For each state the arrows of all best actions (equal within 1e-9), or the reward of a
-    terminal state; [S]."""
-    texts = []
-    for s in range(grid.states):
-        if grid.cell(s) in grid.terminals:
-            texts.append(f"[{grid.terminals[grid.cell(s)]:+g}]".replace("-", "−"))
-        else:
-            texts.append("".join(ARROWS[a] for a in range(4) if q[s, a] >= q[s].max() - 1e-9))
-    return texts
+    """For each state the arrows of all best actions, or the reward of a terminal state; [S]."""
+    return list(move_map(grid, best_moves(q)))
 
 
-def bellman(slip: float = 0.2, gamma: float = 1.0) -> Report:
+def bellman(
+    grid: GridModel | None = None, gamma: float = 1.0, policy: MovePolicy | None = None
+) -> Report:
     """The report of `logpi lab bellman`.
 
     Args:
-        slip: the probability, in the second grid, that a move goes a quarter turn to the left.
+        grid: with its slips; the same without slips is shown beside it. None: the default grid with
+            slips of 0.2.
         gamma: discount.
+        policy: whose values are shown, too. None: uniform.
     """
-    grids = [GridModel(), GridModel(slip=slip)]
-    runs = [value_iteration(g, gamma) for g in grids]
-    firm, slippery = runs[0][-1].value, runs[1][-1].value
-    start = grids[0].state(grids[0].start)
+    grid = grid or GridModel(slip=SLIP)
+    policy = policy or MovePolicy.named(UNIFORM, grid)
+    grids = {"without slips": replace(grid, slip=0.0)}
+    if grid.slip:
+        grids["with slips"] = grid
+    runs = {how: value_iteration(g, gamma) for how, g in grids.items()}
+    values = evaluate(grid, policy.pi, gamma)
     return Report(
         "bellman",
-        "Value iteration on the grid world: the start S is (0, 0), a move costs 1, terminal cells"
-        f" give +5, +4 and −1; γ = {gamma:g}. Values spread from the terminal cells by one cell in"
-        " each sweep.",
+        _question(grid, gamma),
         (
-            _sweeps(grids[0], runs[0], 1, "without slips"),
-            _sweeps(grids[1], runs[1], 2, f"with slips of {slip:g}"),
+            *(_sweeps(grids[how], runs[how], i + 1) for i, how in enumerate(grids)),
             _policy(grids, runs),
-            _v_and_q(grids[0], runs),
+            _v_and_q(grid, runs),
+            *value_tables(grid, policy, values, 3 + len(grids)),
         ),
-        f"without slips values reach every cell after {len(runs[0]) - 1} sweeps, and the value of"
-        f" the start is {float(firm[start]):.2f}; slips lower it to {float(slippery[start]):.2f}"
-        f" and need {len(runs[1]) - 1} sweeps, because a cell's value then depends on itself.",
-        lambda: _picture(grids, runs),
+        f"{_shown(grids, runs, gamma)} {_shown_policy(grid, runs, policy, values)}",
+        lambda: _picture(grids, runs, policy, values),
     )
 
 
-def _rows(grid: GridModel) -> range:
-    return range(grid.height - 1, -1, -1)
+def _question(grid: GridModel, gamma: float) -> str:
+    ends = [f"{number(r, 2).rstrip('0').rstrip('.')} at {c}" for c, r in grid.terminals.items()]
+    spread = "Values spread from the terminal cells by one cell in each sweep." if gamma else ""
+    return (
+        f"Value iteration on the grid world: the start S is {grid.start}, the reward of a move is"
+        f" {number(grid.cost, 2).rstrip('0').rstrip('.')}, that of entering a terminal cell"
+        f" {', '.join(ends) or 'nothing: there is none'}; γ = {gamma:g}. {spread}"
+    ).strip()
 
 
-def _sweeps(grid: GridModel, run: list[Sweep], number: int, how: str) -> ReportTable:
-    """V after some sweeps side by side, the grid's upper row first."""
-    shown = [k for k in (1, 2, 3) if k < len(run)] + [len(run)]
-
-    def line(y: int, k: int) -> str:
-        digits = 2 if k == len(run) else 1
-        cells = (_cell(grid, run[k - 1].value, (x, y), digits) for x in range(grid.width))
-        return " ".join(cells)
-
-    rows = [(f"y={y}", *(line(y, k) for k in shown)) for y in _rows(grid)]
-    return ReportTable(
-        f"{number}. V after each sweep, {how} (■: terminal)",
-        ("", *(f"sweep {k}" for k in shown[:-1]), "converged"),
-        tuple(rows),
-    )
+# --- the closing sentence, from the numbers ---
 
 
-def _cell(grid: GridModel, value: Tensor, cell: Cell, digits: int) -> str:
-    if cell in grid.terminals:
-        return "■".rjust(3 + digits)
-    return f"{float(value[grid.state(cell)]):{3 + digits}.{digits}f}".replace("-", "−")
+def settled(run: list[Sweep]) -> int:
+    """The sweep after which no value changes."""
+    return len(run) - 1
 
 
-def _policy(grids: list[GridModel], runs: list[list[Sweep]]) -> ReportTable:
-    arrows = [greedy(g, r[-1].q) for g, r in zip(grids, runs, strict=True)]
-    rows = tuple(
-        (
-            f"y={y}",
-            *(
-                " ".join(f"{a[g.state((x, y))]:^4}" for x in range(g.width))
-                for g, a in zip(grids, arrows, strict=True)
-            ),
-        )
-        for y in _rows(grids[0])
-    )
-    return ReportTable(
-        "3. The greedy policy: all best moves", ("", "without slips", "with slips"), rows
-    )
+def returns_to_a_cell(grid: GridModel, q: Tensor) -> bool:
+    """Whether under the best moves (of equal ones the first) an agent can come back to a cell."""
+    best = best_moves(q).double().argmax(-1)
+    step = grid.transition[torch.arange(grid.states), best].clone()
+    step[grid.terminal] = 0.0
+    # without a way back, no path has more moves than there are cells
+    return bool((torch.linalg.matrix_power(step, grid.states) > 0).any())
 
 
-def _v_and_q(grid: GridModel, runs: list[list[Sweep]]) -> ReportTable:
+def _shown(grids: dict[str, GridModel], runs: dict[str, list[Sweep]], gamma: float) -> str:
+    [firm, *slippery] = [(g, runs[how]) for how, g in grids.items()]
+    start = firm[0].state(firm[0].start)
+    first, n = float(firm[1][-1].value[start]), settled(firm[1])
+    text = f"without slips values are settled after {_times(n)}, and the value of the start is"
+    text = f"{text} {number(first)}"
+    if slippery:
+        text += "; " + _effect(first, n, *slippery[0])
+    return text + ("; γ = 0 counts the next reward alone." if not gamma else ".")
+
+
+def _effect(first: float, n: int, grid: GridModel, run: list[Sweep]) -> str:
+    """What slips do to the value of the start, and to the number of sweeps."""
+    second, m = float(run[-1].value[grid.state(grid.start)]), settled(run)
+    if abs(second - first) < 1e-9:
+        text = "slips leave it as it is"
+    else:
+        digits = next(d for d in range(2, 12) if number(first, d) != number(second, d))
+        text = f"slips {'lower' if second < first else 'raise'} it to {number(second, digits)}"
+    if m == n:
+        return f"{text} and need as many sweeps"
+    text = f"{text} and need {'' if m > n else 'only '}{_times(m)}"
+    back = m > n and returns_to_a_cell(grid, run[-1].q)
+    return f"{text}, because a cell's value then depends on itself" if back else text
+
+
+def _times(n: int) -> str:
+    return "1 sweep" if n == 1 else f"{n} sweeps"
+
+
+def _shown_policy(
+    grid: GridModel, runs: dict[str, list[Sweep]], policy: MovePolicy, values: PolicyValues
+) -> str:
+    start = grid.state(grid.start)
+    best, own = float([*runs.values()][-1][-1].value[start]), float(values.value[start])
+    text = f"The policy “{policy.name}” is worth {number(own)} there"
+    if own == float("-inf"):
+        return f"{text}: it may walk for ever."
+    gap = "as much as the best one" if best - own < 5e-3 else f"the best one {number(best)}"
+    return f"{text}, {gap}."
+
+
+# --- tables ---
+
+
+def _sweeps(grid: GridModel, run: list[Sweep], place: int) -> ReportTable:
+    """V after some sweeps side by side."""
+    maps = {f"sweep {k}": value_map(grid, run[k - 1].value, 1) for k in (1, 2, 3) if k < len(run)}
+    maps["converged"] = value_map(grid, run[-1].value)
+    how = f"with slips of {grid.slip:g}" if grid.slip else "without slips"
+    return map_table(grid, f"{place}. V after each sweep, {how} (■: terminal)", maps)
+
+
+def _policy(grids: dict[str, GridModel], runs: dict[str, list[Sweep]]) -> ReportTable:
+    maps = {how: greedy(g, runs[how][-1].q) for how, g in grids.items()}
+    title = f"{len(grids) + 1}. The greedy policy: all best moves"
+    return map_table(next(iter(grids.values())), title, maps, centred=True)
+
+
+def _v_and_q(grid: GridModel, runs: dict[str, list[Sweep]]) -> ReportTable:
     rows = []
-    for cell in ((0, 0), (1, 1), (2, 1), (2, 2)):
-        s = grid.state(cell)
-        for how, run in zip(("firm", "slippery"), runs, strict=True):
-            q, value = run[-1].q[s].tolist(), float(run[-1].value[s])
-            rows.append((f"({cell[0]}, {cell[1]}), {how}", *q, value))
+    for s in few_cells(grid):
+        for how, run in zip(("firm", "slippery"), runs.values(), strict=False):
+            x, y = grid.cell(s)
+            last = run[-1]
+            rows.append((f"({x}, {y}), {how}", *last.q[s].tolist(), float(last.value[s])))
     return ReportTable(
-        "4. Q(s, a) of a few cells: V is its maximum, and Q gives the best move without a model",
+        f"{len(runs) + 2}. Q(s, a) of a few cells: V is its maximum, and Q gives the best move"
+        " without a model",
         ("cell", *(f"{n} {a}" for n, a in zip(ACTIONS, ARROWS, strict=True)), "V"),
         tuple(rows),
         ("", *[".3f"] * 5),
     )
 
 
-def _picture(grids: list[GridModel], runs: list[list[Sweep]]) -> Any:
-    titles = ("without slips", f"slips of {grids[1].slip:g}")
-    picture = figure(
-        [Panel(f"V and greedy moves, {title}", grid=False) for title in titles], size=(4.5, 5.0)
-    )
-    low = min(float(r[-1].value.min()) for r in runs)
-    for side, grid, run in zip(picture.axes, grids, runs, strict=True):
-        value = run[-1].value.clone()
-        for cell, entering in grid.terminals.items():
-            value[grid.state(cell)] = entering
-        value = value.reshape(grid.height, grid.width)
-        side.imshow(value, origin="lower", cmap="RdYlGn", vmin=min(low, -1.0), vmax=5.0, alpha=0.75)
-        for s, text in enumerate(greedy(grid, run[-1].q)):
-            x, y = grid.cell(s)
-            if grid.cell(s) in grid.terminals:
-                side.text(
-                    x, y, text.strip("[]"), ha="center", va="center", fontsize=15, fontweight="bold"
-                )
-                continue
-            side.text(x, y + 0.13, text, ha="center", va="center", fontsize=15)
-            side.text(
-                x, y - 0.27, f"{float(run[-1].value[s]):.2f}", ha="center", va="center", fontsize=9
-            )
-        side.set_xticks(range(grid.width))
-        side.set_yticks(range(grid.height))
+def _picture(
+    grids: dict[str, GridModel],
+    runs: dict[str, list[Sweep]],
+    policy: MovePolicy,
+    values: PolicyValues,
+) -> Any:
+    titles = [f"V and greedy moves, {how}" for how in grids]
+    titles.append(f"V^π of “{policy.name}” and its likeliest moves")
+    picture = figure([Panel(title, grid=False) for title in titles], size=(4.5, 5.0))
+    for axes, (how, grid) in zip(picture.axes, grids.items(), strict=False):
+        draw(axes, grid, runs[how][-1].value, greedy(grid, runs[how][-1].q))
+    grid = [*grids.values()][-1]
+    draw(picture.axes[-1], grid, values.value, move_map(grid, best_moves(policy.pi)))
     return picture

@@ -64,6 +64,7 @@ def bias(responses: int = 4) -> Report:
         responses: M, samples for each prompt (2 … 6).
     """
     world = standard()
+    alone = _alone(world, responses)
     growth = _growth(token_world(TINY, seed=0))
     by_m = _by_group_size()
     p = world.solve_rate().tolist()
@@ -72,11 +73,28 @@ def bias(responses: int = 4) -> Report:
         "E[∇L̂] of every method, over every possible batch (no sampling), compared with −∇J. World:"
         f" two prompts (solved with probability {p[0]:.2f} and {p[1]:.2f}), 15 responses, a softmax"
         " table.",
-        (_alone(world, responses), _shipped(world, responses), by_m, growth),
-        "baselines do not change the policy gradient, Dr. GRPO scales it by (M−1)/M, and three"
-        " things turn it: the group's standard deviation (from M = 4 on, with binary rewards),"
-        " lengths in the weight, and statistics that contain the row.",
+        (alone, _shipped(world, responses), by_m, growth),
+        sentence(alone, by_m, responses),
         lambda: _picture(by_m, growth),
+    )
+
+
+TURNED = "a different direction"
+
+
+def sentence(alone: ReportTable, by_m: ReportTable, m: int) -> str:
+    """The claims of the report, each read off tables 1 and 3; `m` is M of table 1."""
+    verdicts = {str(row[0]): row[-1] for row in alone.rows}
+    exact = {verdicts[str(row[0])] for row in alone.rows if row[1] == "−∇J"}
+    scale = next(row[5] for row in alone.rows if row[0] == "dr_grpo")
+    turned = [name for name, verdict in verdicts.items() if verdict == TURNED]
+    binary, real = (next((row[0] for row in by_m.rows if row[k] == TURNED), None) for k in (3, 5))
+    return (
+        f"baselines {'do not change' if exact == {'the policy gradient'} else 'change'} the policy"
+        f" gradient, Dr. GRPO scales it by (M−1)/M ({scale:.4g} at M = {m}), and at M = {m} these"
+        f" turn it: {', '.join(turned)}. The reasons: a discount, lengths in the weight, statistics"
+        " of several prompts that contain the row, and the group's standard deviation (with binary"
+        f" rewards from M = {binary} on, with real ones from M = {real})."
     )
 
 

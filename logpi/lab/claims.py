@@ -17,7 +17,7 @@ from torch import Tensor
 from logpi.algorithms import algorithm
 from logpi.lab.expectation import Setting
 from logpi.objectives.policy_gradient import PolicyGradient
-from logpi.ops.advantages import GAE
+from logpi.ops.advantages import GAE, RewardToGo
 from logpi.ops.time import to_go
 from logpi.ops.weights import GroupTokenMean, SequenceMean, SequenceSum
 
@@ -95,14 +95,24 @@ def discounted(world: World, gamma: float, lam: float) -> Tensor:
     return -world.gradient + (1 - gamma) * pull(world, gap)
 
 
-def text_gae(world: World, gamma: float, lam: float) -> Tensor:
-    """The token advantage (1 − (1−γ)/(1−γλ) (1 − (γλ)^{T−1−t})) Q − V of the analysis text; right
+def _discounted_return(world: World, m: int) -> Tensor:
+    """REINFORCE with γ = 0.9 where only the end is paid: −E[ Σₜ γ^{T−1−t} R ∇log π ]."""
+    return -pull(world, 0.9 ** _left(world) * world.returns[:, None])
+
+
+def _left(world: World) -> Tensor:
+    """T−1−t [K, T], the own actions after each one."""
+    mask = world.paths.mask
+    return torch.where(mask, mask.double().flip(1).cumsum(1).flip(1) - 1, 0.0)
+
+
+def equal_lengths(world: World, gamma: float, lam: float) -> Tensor:
+    """The token advantage (1 − (1−γ)/(1−γλ) (1 − (γλ)^{T−1−t})) Q − V of Liu, "PPO / ORZ"; right
     if all responses have length T."""
     mask, state = world.paths.mask, world.index(world.paths)[:, :-1]
     v, q = (x[0] for x in world.mdp.values(world.pi))
     action = torch.where(mask, world.paths.action, 0)
-    left = torch.where(mask, mask.double().flip(1).cumsum(1).flip(1) - 1, 0.0)
-    factor = 1 - (1 - gamma) / (1 - gamma * lam) * (1 - (gamma * lam) ** left)
+    factor = 1 - (1 - gamma) / (1 - gamma * lam) * (1 - (gamma * lam) ** _left(world))
     return -pull(world, torch.where(mask, factor * q[state, action] - v[state], 0.0))
 
 
@@ -158,6 +168,8 @@ def _claims() -> tuple[Claim, ...]:
             lambda w, m: discounted(w, 0.9, 0.95),
         )
     )
+    discount = _alone("reinforce", advantage=RewardToGo(0.9))
+    rows.append(Claim("reinforce γ=.9", discount, "−E[Σ γᵏ R ∇ln π]", _discounted_return))
     rows.append(Claim("dr_grpo", _alone("dr_grpo"), "−(M−1)/M ∇J", _dr_grpo))
     law = "→ −E[∇p/σ]"
     rows.append(Claim("grpo_r1", _alone("grpo_r1"), law, _grpo_r1, exact=False))

@@ -50,13 +50,15 @@ class MDP:
         return logits.masked_fill(~self.allowed, -torch.inf).softmax(-1)
 
     def values(self, pi: Tensor) -> tuple[Tensor, Tensor]:
-        """V [H+1, S] and Q [H, S, A] under π [S, A], in units of return; carry gradient.
+        """V [H+1, *, S] and Q [H, *, S, A] under π [*, S, A], in units of return; carry gradient.
 
         V_H = 0,   Q_t(s,a) = Σ_s' P(s'|s,a) (R + V_{t+1}(s')),   V_t(s) = Σ_a π(a|s) Q_t(s,a).
         """
-        v, q = [pi.new_zeros(len(pi))], []
+        v, q = [pi.new_zeros(pi.shape[:-1])], []
+        # E[R | s, a]
+        reward = (self.transition * self.reward).sum(-1)
         for _ in range(self.horizon):
-            q.append((self.transition * (self.reward + v[-1])).sum(-1))
+            q.append(reward + torch.einsum("sat,...t->...sa", self.transition, v[-1]))
             v.append((pi * q[-1]).sum(-1))
         return torch.stack(v[::-1]), torch.stack(q[::-1])
 
@@ -66,8 +68,8 @@ class MDP:
         return q - v[:-1, :, None]
 
     def expected_return(self, logits: Tensor) -> Tensor:
-        """J(θ), a scalar in units of return; carries gradient."""
-        return (self.start * self.values(self.policy(logits))[0][0]).sum()
+        """J(θ) [*] of logits [*, S, A], in units of return; carries gradient."""
+        return (self.start * self.values(self.policy(logits))[0][0]).sum(-1)
 
     def gradient(self, logits: Tensor) -> Tensor:
         """∇J(θ) [S, A]."""

@@ -128,6 +128,11 @@ def _show(value: Value, form: str) -> str:
     return text.replace("-", "−") if "e" not in text else text
 
 
+def signed(x: Any, form: str = "g") -> str:
+    """A number as text with a true minus sign, for sentences."""
+    return _show(float(x), form)
+
+
 def _plain(value: Value) -> Value:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 

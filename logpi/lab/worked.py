@@ -20,7 +20,7 @@ from logpi.envs.control.grid_model import ARROWS, GridModel
 from logpi.lab.bias import angle, digits
 from logpi.lab.clip import push
 from logpi.lab.expectation import Setting, moments
-from logpi.lab.report import Report, ReportTable, Value
+from logpi.lab.report import Report, ReportTable, Value, signed
 from logpi.lab.unpacking import CRITIC, average, ladder, perfect
 from logpi.lab.worlds import World, double, grid_world
 from logpi.objectives.policy_gradient import PolicyGradient
@@ -105,17 +105,13 @@ def _sentence(tables: Sequence[ReportTable], total: float) -> str:
     fixed = {r[4] for r in surrogate.rows} <= {None, digits(0.0)}
     moving = float(surrogate.rows[0][5] or 0)
     return (
-        f"Chan's arithmetic holds (returns {returns}; Σ G ln π = {_signed(total, '.4f')},"
+        f"Chan's arithmetic holds (returns {returns}; Σ G ln π = {signed(total, '.4f')},"
         f" which it prints as −10.0), GAE is {'' if same else 'not '}the λ-average of the n-step"
         f" ladder, and Σ G ln π is no expected return: it is {' or '.join(sorted(certain))} for the"
         " best and for the worst certain policy. Its gradient with samples held fixed is"
         f" {'∇J' if fixed else 'not ∇J'}; ascending the expectation itself would go"
         f" {moving:.0f}° away from ∇J."
     )
-
-
-def _signed(x: float, form: str = "g") -> str:
-    return format(x, form).replace("-", "−")
 
 
 def _total(row: Batch) -> float:
@@ -306,12 +302,12 @@ def _slips(world: World) -> ReportTable:
             f"r = {paid:+g}: {grid.cell(beside)} is terminal",
         ),
         ("from (2, 3) up", "(2, 4)", f"{above}: the grid has {grid.height} rows"),
-        ("3 moves to the +5 net", "5 − 3 = 2", f"{_signed(short)}: its own 4 moves net {own:g}"),
-        ("10 moves to the +5 net", "5 − 10 = −5", _signed(long)),
+        ("3 moves to the +5 net", "5 − 3 = 2", f"{signed(short)}: its own 4 moves net {own:g}"),
+        ("10 moves to the +5 net", "5 − 10 = −5", signed(long)),
         (
             "δ of a perfect critic",
             "always 0",
-            f"{_signed(delta, '+.4f')} at t = 0; E[δ|s] = {mean:.0f}",
+            f"{signed(delta, '+.4f')} at t = 0; E[δ|s] = {mean:.0f}",
         ),
         (
             "the objective J(θ)",

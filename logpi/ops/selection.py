@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from logpi.types import Trajectory
 
 __all__ = [
+    "GROUPS",
+    "TRUNCATIONS",
     "Bootstrap",
     "CountAsFailure",
     "DropUniform",
@@ -129,3 +131,17 @@ class MixedOutcomes(DropUniform):
     @property
     def rounds(self) -> int:
         return self.max_rounds
+
+
+TRUNCATIONS: dict[str, Truncation] = {
+    "bootstrap": Bootstrap(),
+    "mask": MaskOut(),
+    "fail": CountAsFailure(),
+}
+"""The words of `--truncation`."""
+GROUPS: dict[str, Keep] = {
+    "keep": KeepAll(),
+    "drop": DropUniform(),
+    "resample": MixedOutcomes(),
+}
+"""The words of `--groups`."""

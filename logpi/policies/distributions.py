@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -84,6 +85,28 @@ class Distribution(ABC):
         """The action as the environment takes it."""
         return action
 
+    @abstractmethod
+    def shown(self, params: Array, names: Sequence[str] = ()) -> str:
+        """π(·|s) of one state [K], for people; `names` are those of a choice's actions.
+
+        >>> Categorical(2).shown(np.log([0.25, 0.75]), "←→")
+        '← .25 ▎  → .75 ▊'
+        """
+
+
+BARS = "▏▎▍▌▋▊▉█"
+
+
+def _chance(name: object, p: float) -> str:
+    """A probability as a number and a bar."""
+    number = f"{p:.2f}".removeprefix("0")
+    return f"{name} {number.ljust(3)} {BARS[math.ceil(p * 8) - 1] if p >= 0.005 else ' '}"
+
+
+def _softmax(logits: Array) -> Array:
+    weight = np.exp(logits - logits.max(-1, keepdims=True))
+    return weight / weight.sum(-1, keepdims=True)
+
 
 def _gumbel_argmax(logits: Array, rng: np.random.Generator) -> Array:
     """A sample from softmax(logits): argmaxₐ (lₐ − log Eₐ), E ~ Exp(1). In float32 E can be 0,
@@ -129,6 +152,15 @@ class Categorical(Distribution):
     def mode(self, params: Array) -> Array:
         return params.argmax(-1)
 
+    def probabilities(self, params: Array) -> Array:
+        """π(a|s) [N, n]."""
+        return _softmax(params)
+
+    def shown(self, params: Array, names: Sequence[str] = ()) -> str:
+        names = names or [str(a) for a in range(self.start, self.start + self.n)]
+        chances = zip(names, self.probabilities(params).tolist(), strict=True)
+        return "  ".join(_chance(name, p) for name, p in chances)
+
     def to_env(self, action: Array) -> Array:
         return action + self.start if self.start else action
 
@@ -171,6 +203,10 @@ class MultiCategorical(Distribution):
     def mode(self, params: Array) -> Array:
         return np.stack([x.argmax(-1) for x in self._split(params)], -1)
 
+    def shown(self, params: Array, names: Sequence[str] = ()) -> str:
+        parts = zip(self.sizes, self._split(params), strict=True)
+        return " | ".join(Categorical(n).shown(x, names) for n, x in parts)
+
     def _split(self, params: Array) -> list[Array]:
         return np.split(params, np.cumsum(self.sizes)[:-1], -1)
 
@@ -201,6 +237,11 @@ class Bernoulli(Distribution):
 
     def mode(self, params: Array) -> Array:
         return (params > 0).astype(np.int64)
+
+    def shown(self, params: Array, names: Sequence[str] = ()) -> str:
+        chances = 1 / (1 + np.exp(-params.astype(np.float64)))
+        named = zip(names or range(self.n), chances.tolist(), strict=True)
+        return "  ".join(_chance(f"{name} on", p) for name, p in named)
 
 
 @dataclass(frozen=True)
@@ -247,6 +288,11 @@ class Gaussian(Distribution):
 
     def mode(self, params: Array) -> Array:
         return np.split(params, 2, -1)[0]
+
+    def shown(self, params: Array, names: Sequence[str] = ()) -> str:
+        mean, log_std = np.split(params, 2, -1)
+        pairs = zip(mean.tolist(), np.exp(log_std).tolist(), strict=True)
+        return "  ".join(f"{m:+.2f} ± {s:.2f}".replace("-", "−") for m, s in pairs)
 
     def to_env(self, action: Array) -> Array:
         return self._shaped(
@@ -296,6 +342,9 @@ class SquashedGaussian(Gaussian):
         return super().entropy(params) + (w * self._log_slope(mean + log_std.exp() * z)).sum(0).sum(
             -1
         )
+
+    def shown(self, params: Array, names: Sequence[str] = ()) -> str:
+        return f"tanh({super().shown(params, names)})"
 
     def to_env(self, action: Array) -> Array:
         low, high = np.asarray(self.low, np.float32), np.asarray(self.high, np.float32)

@@ -41,6 +41,7 @@ from typing import TYPE_CHECKING, Any
 from logpi.errors import RunError
 from logpi.runs import checkpoint as checkpoints
 from logpi.runs import disk, metrics, trust
+from logpi.runs.arguments import read_arguments, read_record
 from logpi.runs.history import History
 from logpi.runs.trackers import TrackedRun, Tracker, Trackers, check, trackers
 from logpi.runs.versions import differences, versions
@@ -50,19 +51,6 @@ if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
 
 notices = logging.getLogger("logpi")
-
-
-def read_arguments(path: str | Path, command: str = "") -> tuple[str, dict[str, Any]]:
-    """The command and the arguments of a run, e.g. to repeat it.
-
-    Raises:
-        RunError: there is no run at `path`, its arguments cannot be read, or it is not of `command`
-            (if given).
-    """
-    record = _record(Path(path))
-    if command and record["command"] != command:
-        raise RunError(f"{path} is a run of `logpi {record['command']}`, not of `logpi {command}`")
-    return record["command"], record["arguments"]
 
 
 def next_path(command: str, parent: Path = Path("runs")) -> Path:
@@ -75,26 +63,7 @@ def next_path(command: str, parent: Path = Path("runs")) -> Path:
 
 def allow(path: Path, trusted: bool) -> None:
     """Raises UserError if a run's arguments name code and the user neither made nor trusts it."""
-    trust.allow(path, _record(path), trusted)
-
-
-def _record(path: Path) -> dict[str, Any]:
-    file = path / "arguments.json"
-    with disk.reported(f"read {file}"):
-        if not file.exists():
-            raise RunError(f"there is no run at {path} (it has no arguments.json)")
-        if not file.is_file():
-            raise RunError(f"cannot read {file}: it is not a file")
-        try:
-            record = json.loads(file.read_bytes())
-            sound = re.fullmatch("[a-z0-9-]+", record["command"]) and isinstance(
-                record["arguments"], dict
-            )
-        except (ValueError, LookupError, TypeError, RecursionError) as error:
-            raise RunError(f"cannot read {file}: {type(error).__name__}: {error}") from None
-    if not sound:
-        raise RunError(f"cannot read {file}: it holds no command with arguments")
-    return record
+    trust.allow(path, read_record(path), trusted)
 
 
 class Run:

@@ -31,6 +31,8 @@ from logpi.errors import UserError
 # Rather too much than too little: what matches is asked for. An escape may hide any of them:
 # `--set zero.rewards=["x\\u002epy:f"]` is x.py:f once it is read as JSON.
 _CODE = re.compile(r"\.py\b|\bcommand\b|\bmcp\b|\\[ux]", re.IGNORECASE)
+# The grid world's ends, cells and numbers, are no module in spite of their colons.
+_CELLS = re.compile(r"terminals=[\d(),:.+\- ]*", re.ASCII)
 
 
 def code_named(arguments: Mapping[str, Any]) -> list[str]:
@@ -42,6 +44,7 @@ def code_named(arguments: Mapping[str, Any]) -> list[str]:
     texts = [(name, text) for name, value in arguments.items() for text in _texts(value)]
     # An old Gym's environment is named in an option: env_id=module:Env.
     modules = ("env", "env_options")
+    texts = [(name, text) for name, text in texts if not _CELLS.fullmatch(text)]
     code = [(n, t) for n, t in texts if _CODE.search(_plain(t)) or (n in modules and ":" in t)]
     return [f"--{name.replace('_', '-')} {text}" for name, text in code]
 

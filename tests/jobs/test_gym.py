@@ -11,10 +11,13 @@ from safetensors.torch import load_file
 
 from logpi.algorithms import NAMES, algorithm
 from logpi.commands import play
+from logpi.envs.control.grid_model import GridModel
 from logpi.envs.control.presets import OTHERS, PRESETS, preset
 from logpi.errors import UserError
 from logpi.jobs import gym, gym_parts
+from logpi.jobs.options.saved import from_json
 from logpi.jobs.seed_report import interval
+from logpi.runs.directory import read_arguments
 from logpi.runs.metrics import is_time, read_metrics
 
 SHORT = ["--eval-episodes", "2", "--evaluations", "1", "--save-every", "1"]
@@ -61,9 +64,57 @@ def test_play_draws_the_grid_world(tmp_path, capsys):
     )
     assert play.main([str(path), "--episodes", "2"]) == 0
     shown = capsys.readouterr().out
-    assert (
-        "the likeliest move in every cell" in shown and "A" in shown and shown.count("return") == 2
-    )
+    assert "the likeliest move in every cell" in shown and "A" in shown and shown.count("seed") == 2
+
+
+def test_play_prints_each_step(tmp_path, capsys):
+    path = train(tmp_path / "r", "--env", "logpi/GridWorld-v0", "--steps", "2048")
+    play.main([str(path), "--episodes", "1", "--lines", "100"])
+    lines = [x for x in capsys.readouterr().out.splitlines() if " return " in x and "reward" in x]
+    *_, last = lines
+    total = 0.0
+    for i, line in enumerate(lines, 1):
+        step, move, *rest = line.replace("−", "-").split()
+        total += float(rest[1])
+        assert (int(step), move in "→↑←↓", float(rest[3])) == (i, True, total)
+        chances = [float(x) for x in rest[4:] if x[0] in ".01"]
+        assert len(chances) == 4 and abs(sum(chances) - 1) < 0.03
+    play.main([str(path), "--episodes", "1", "--lines", "1"])
+    shown = capsys.readouterr().out
+    assert f"… and {len(lines) - 1} more steps (--lines {len(lines)})" in shown
+    assert shown.count("reward") == 1 and last.split()[0] == str(len(lines))
+
+
+def test_play_says_continuous_actions(tmp_path, capsys):
+    pytest.importorskip("pygame")
+    path = train(tmp_path / "r", "--env", "Pendulum-v1", "--steps", "1024", "--options", "epochs=1")
+    play.main([str(path), "--episodes", "1", "--max-frames", "2", "--lines", "2"])
+    first, second, *_ = capsys.readouterr().out.splitlines()
+    assert " ± " in first and "reward" in first and second.split()[0] == "2"
+
+
+TERMINALS = {(3, 0): -5.0, (3, 1): 5.0}
+
+
+@pytest.mark.parametrize("from_python", [False, True])
+def test_a_grid_of_ones_own_is_saved_and_resumed(from_python, tmp_path):
+    """Ends as a word, or as a mapping with cells as keys, which JSON does not have."""
+    env = {
+        "terminals": TERMINALS if from_python else "(3,0):-5,(3,1):5",
+        "cost": -2,
+        "start": "(1,1)",
+    }
+    settings = {"n_steps": 16, "envs": 4}
+    common = {"env": "logpi/GridWorld-v0", "algorithm": "a2c", "options": settings}
+    short = {"eval_episodes": 1, "evaluations": 0, "save_every": 1}
+    job = gym.Gym(**common, **short, env_options=env, steps=256, out=tmp_path / "r")
+    job.run()
+    gym.Gym(resume=tmp_path / "r", steps=512).run()
+    steps = [r["step"] for r in read_metrics(tmp_path / "r") if "reward" in r]
+    assert steps == list(range(1, 9))
+    _, saved = read_arguments(tmp_path / "r", "gym")
+    grid = GridModel.of(**from_json(gym.Gym, saved).env_options)
+    assert grid == GridModel(start=(1, 1), terminals=TERMINALS, cost=-2)
 
 
 def test_play_writes_a_gif(tmp_path, capsys):

@@ -26,6 +26,7 @@ from logpi.policies.mlp import mlp
 from logpi.rollouts.gym import Episodes, Fragments, RewardScale
 from logpi.rollouts.gym import play as returns
 from logpi.rollouts.transitions import _check, record
+from logpi.runs import comparison
 from tests.jobs.alone import watch
 from tests.worlds import Count
 
@@ -242,8 +243,8 @@ def test_other_libraries_names_reach_the_update():
 def test_the_interval_beyond_the_table():
     """Student's t with 10, 14 and 29 degrees of freedom is 2.228, 2.145 and 2.045."""
     for freedom, t in ((10, 2.228), (14, 2.145), (29, 2.045)):
-        assert seed_report._t95(freedom) == pytest.approx(t, abs=0.003)
-    assert seed_report._t95(4) == 2.776
+        assert comparison._t95(freedom) == pytest.approx(t, abs=0.003)
+    assert comparison._t95(4) == 2.776
 
 
 def test_seeds_that_saw_no_episode_end_have_a_table_and_no_curve(tmp_path):

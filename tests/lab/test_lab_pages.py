@@ -7,10 +7,12 @@ import importlib.util
 import io
 import json
 import re
+import shlex
 import unicodedata
 from pathlib import Path
 
 import pytest
+import torch
 
 from logpi import algorithm
 from logpi.commands.lab import COMMANDS, main
@@ -23,7 +25,8 @@ from logpi.ops.weights import SequenceSum
 from logpi.runs.plots import Panel, figure
 
 ROOT = Path(__file__).parents[2]
-FAST = ("kl", "clip", "length", "bellman", "worked")
+FAST = ("kl", "clip", "length", "bellman", "preferences", "step-values", "weights", "worked")
+SLOW = ("bias", "variance", "trust-region", "ladder")
 
 
 def columns(line: str) -> int:
@@ -42,7 +45,10 @@ def _docs():
     "name",
     [
         *FAST,
-        *(pytest.param(n, marks=pytest.mark.slow) for n in ("bias", "variance", "trust-region")),
+        *(
+            pytest.param(n, marks=pytest.mark.slow)
+            for n in ("bias", "variance", "trust-region", "ladder")
+        ),
     ],
 )
 def test_pages_are_what_the_command_prints(name, tmp_path):
@@ -54,6 +60,25 @@ def test_pages_are_what_the_command_prints(name, tmp_path):
     assert made.shown in (ROOT / "docs" / "lab" / "README.md").read_text(encoding="utf-8")
     assert made.picture(tmp_path / "x.png").read_bytes().startswith(b"\x89PNG")
     assert len(json.loads(made.json())["tables"]) == len(made.tables)
+
+
+def test_step_values_are_the_same_on_two_threads():
+    """Its model was trained once, so only sums in another order could change a digit."""
+    docs = _docs()
+    torch.set_num_threads(2)
+    text = docs.report("step-values").text()
+    assert text in (ROOT / "docs" / "lab" / "step-values.md").read_text(encoding="utf-8")
+
+
+def test_the_command_on_a_page_is_what_one_types():
+    docs = _docs()
+    assert docs.command_line("clip") == "$ logpi lab clip"
+    lines = docs.command_line("step-values", most=60).splitlines()
+    assert all(len(line) <= 60 for line in lines)
+    typed = shlex.split(" ".join(line.removesuffix("\\") for line in lines))
+    options = {k.replace("_", "-"): str(v) for k, v in docs.ARGUMENTS["step-values"].items()}
+    assert typed[:4] == ["$", "logpi", "lab", "step-values"]
+    assert typed[4:] == [word for k, v in options.items() for word in (f"--{k}", v)]
 
 
 def test_every_command_has_a_page():
@@ -135,7 +160,12 @@ def test_unknown_command_is_one_line(argv, says):
 
 @pytest.mark.parametrize(
     "argv",
-    [["bias", "--responses", "9"], ["bellman", "--slip", "2"], ["step-values", "--model", "x"]],
+    [
+        ["bias", "--responses", "9"],
+        ["bellman", "--slip", "2"],
+        ["ladder", "--runs", "1"],
+        ["step-values", "--model", "x"],
+    ],
 )
 def test_wrong_options_are_one_line(argv, capsys):
     with pytest.raises(SystemExit) as stop:

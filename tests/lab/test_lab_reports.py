@@ -245,3 +245,5 @@ def test_what_settles_solves_the_bellman_equation(slip, gamma):
 def test_a_free_walk_never_settles():
     with pytest.raises(ValueError, match="must cost something"):
         bellman.value_iteration(GridModel(cost=1.0), most=200)
+    with pytest.raises(ValueError, match="take a smaller gamma"):
+        bellman.value_iteration(GridModel(cost=1.0), 0.999, most=200)

@@ -12,7 +12,7 @@ import torch
 from logpi.algorithms import NAMES, Algorithm, algorithm
 from logpi.envs.control.grid_model import GridModel
 from logpi.lab.bias import REAL, TINY, far_reference
-from logpi.lab.claims import CLAIMS, discounted, text_gae
+from logpi.lab.claims import CLAIMS, discounted, equal_lengths
 from logpi.lab.expectation import Setting, _separable, all_draws, batch_gradient, gradients, moments
 from logpi.lab.verdict import check
 from logpi.lab.worlds import double, grid_world, responses, standard, token_world
@@ -83,7 +83,7 @@ def test_discounted_gae_has_the_texts_form_where_lengths_are_equal(gamma, lam):
     found = moments(
         equal, PolicyGradient(GAE(gamma, lam), weight=SequenceSum()), Setting(responses=1)
     ).mean
-    torch.testing.assert_close(found, text_gae(equal, gamma, lam), atol=1e-10, rtol=0)
+    torch.testing.assert_close(found, equal_lengths(equal, gamma, lam), atol=1e-10, rtol=0)
     torch.testing.assert_close(found, discounted(equal, gamma, lam), atol=1e-10, rtol=0)
 
 
@@ -92,7 +92,7 @@ def test_discounted_gae_needs_the_general_form_where_lengths_differ():
         WORLD, PolicyGradient(GAE(0.5, 0.9), weight=SequenceSum()), Setting(responses=1)
     ).mean
     torch.testing.assert_close(found, discounted(WORLD, 0.5, 0.9), atol=1e-10, rtol=0)
-    assert float((found - text_gae(WORLD, 0.5, 0.9)).norm() / found.norm()) > 1e-3
+    assert float((found - equal_lengths(WORLD, 0.5, 0.9)).norm() / found.norm()) > 1e-3
 
 
 def test_undiscounted_reward_to_go_only():

@@ -1,4 +1,4 @@
-"""Worlds and processes: dynamic programming against enumeration, golden numbers of the texts, kind
+"""Worlds and processes: dynamic programming against enumeration, golden numbers, kind
 errors."""
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def test_golden_trajectory_of_the_grid_world():
     assert RewardToGo()(world.paths)[k].tolist() == [2.0, 3.0, 4.0, 5.0]
 
 
-def test_golden_surrogate_of_the_text():
+def test_golden_surrogate():
     """Σ Gₜ ln π = −10.0005 for π = 0.4, 0.3, 0.5, 0.7 along right, up, right, right."""
     grid = GridModel()
     moves = ("right", "up", "right", "right")

@@ -209,8 +209,8 @@ def test_sft_is_the_mean_negative_log_likelihood() -> None:
 
 
 def test_a_grid_world_s_reinforce_loss() -> None:
-    """Σ Gₜ ln π = −10.0005 for π = .4 .3 .5 .7 along the worked trajectory of the REINFORCE
-    notes."""
+    """Σ Gₜ ln π = −10.0005 for π = .4 .3 .5 .7 along the worked trajectory of Chan, *REINFORCE:
+    the world before the gradient*."""
     from logpi.testing import row
 
     logp = torch.tensor([[0.4, 0.3, 0.5, 0.7]]).log()

@@ -3,6 +3,8 @@ torch."""
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -210,3 +212,25 @@ def test_a_waiting_time_of_zero_chooses_no_forbidden_action():
         assert Categorical(3).sample(
             np.array([[0.0, -1e8, -1.0]], np.float32), Zeros()
         ).tolist() == [0]
+
+
+@pytest.mark.parametrize(
+    ("kind", "params", "names", "text"),
+    [
+        (Categorical(2), [0.0, 0.0], "", "0 .50 ▌  1 .50 ▌"),
+        (Categorical(3, 5), [0.0, -50.0, 50.0], "", "5 .00    6 .00    7 1.00 █"),
+        (Categorical(2), [math.log(3), 0.0], "←→", "← .75 ▊  → .25 ▎"),
+        (MultiCategorical((1, 2)), [3.0, 1.0, 1.0], "", "0 1.00 █ | 0 .50 ▌  1 .50 ▌"),
+        (Bernoulli(2), [0.0, 100.0], "", "0 on .50 ▌  1 on 1.00 █"),
+        (Gaussian((-1.0,), (1.0,)), [-0.25, 0.0], "", "−0.25 ± 1.00"),
+        (SquashedGaussian((-1.0,), (1.0,)), [0.25, 0.0], "", "tanh(+0.25 ± 1.00)"),
+    ],
+)
+def test_what_is_shown_of_a_state(kind, params, names, text):
+    assert kind.shown(np.array(params, np.float32), names) == text
+
+
+def test_probabilities_are_the_softmax():
+    params = params_of(KINDS["categorical"], 3)
+    chances = KINDS["categorical"].probabilities(params.numpy())
+    np.testing.assert_allclose(chances, params.softmax(-1).numpy(), rtol=1e-6)

@@ -64,6 +64,10 @@ def record(path: Path) -> dict[str, Any]:
         ),
         ({"task": "mcp(uvx time)"}, ["--task mcp(uvx time)"]),
         ({"env_options": ["a=b"], "steps": 5, "out": None}, []),
+        # the grid world's ends have colons, and name no module
+        ({"env_options": {"terminals": "(3,0):-5, (3,1):5.5"}}, []),
+        ({"env_options": {"terminals": "mine:Maze"}}, ["--env-options terminals=mine:Maze"]),
+        ({"env_options": {"env_id": "(3,0):5"}}, ["--env-options env_id=(3,0):5"]),
         (
             {"env": "GymV21Environment-v0", "env_options": {"env_id": "mine:Maze-v0"}},
             ["--env-options env_id=mine:Maze-v0"],

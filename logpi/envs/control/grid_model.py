@@ -10,20 +10,32 @@ Example: right, up, right, right from (0, 0) has rewards −1, −1, −1, +5. A
 where it is and costs 1. With probability `slip` a move goes a quarter turn to its left instead
 (right slips up).
 
+Another grid is a few words, from Python or from the command line:
+
+    GridModel.of(cost=-2, terminals="(3,0):-5,(3,1):5", slip=0.1, width=5)
+
 Left out: time limits, observations, random numbers (`gridworld.py`), values and policies (the lab).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 import torch
 from torch import Tensor
+
+from logpi.errors import did_you_mean
 
 Cell = tuple[int, int]
 ACTIONS = ("right", "up", "left", "down")  # a quarter turn to the left is the next one
 ARROWS = ("→", "↑", "←", "↓")
 _MOVES: tuple[Cell, ...] = ((1, 0), (0, 1), (-1, 0), (0, -1))
+LARGEST = 100  # cells in a row or a column
+_CELL = r"\((\d{1,4}),(\d{1,4})\)"
 
 
 @dataclass(frozen=True)
@@ -57,13 +69,47 @@ class GridModel:
     slip: float = 0.0
 
     def __post_init__(self) -> None:
+        for name in ("width", "height"):
+            size = getattr(self, name)
+            if type(size) is not int or not 1 <= size <= LARGEST:
+                raise ValueError(f"{name} is a whole number from 1 to {LARGEST}, not {size!r}")
         for x, y in (self.start, *self.terminals):
             if not (0 <= x < self.width and 0 <= y < self.height):
-                raise ValueError(f"cell ({x}, {y}) is outside the {self.width}×{self.height} grid")
+                what = "start" if (x, y) == self.start else "terminals"
+                raise ValueError(
+                    f"cell ({x}, {y}) is outside the {self.width}×{self.height} grid: give other"
+                    f" {what}"
+                )
         if self.start in self.terminals:
             raise ValueError(f"the start {self.start} is a terminal cell: no episode could begin")
-        if not 0 <= self.slip < 1:
-            raise ValueError(f"slip is a probability below 1, not {self.slip:g}")
+        if not _is_number(self.slip) or not 0 <= self.slip < 1:
+            raise ValueError(f"slip is a probability below 1, not {self.slip}")
+        ends = [(f"the reward of {cell}", reward) for cell, reward in self.terminals.items()]
+        for name, reward in (("cost", self.cost), *ends):
+            if not _is_number(reward):
+                raise ValueError(f"{name} is a finite number, not {reward!r}")
+
+    @classmethod
+    def of(cls, **words: Any) -> GridModel:
+        """A grid from words; what is left out is as above.
+
+        Args:
+            terminals: a mapping of cells to rewards, or "(3,0):-5,(3,1):5". start: (x, y), or
+                "(0,2)". A mapping's keys may be such texts too: JSON has no tuples.
+            words: the other attributes.
+        Raises:
+            ValueError: an unknown word, or one that cannot be read.
+
+        >>> GridModel.of(terminals="(3,0):-5,(3,1):5", start="(0,2)").terminals
+        {(3, 0): -5.0, (3, 1): 5.0}
+        """
+        known = [f.name for f in fields(cls)]
+        for name in words:
+            if name not in known:
+                near = did_you_mean(name, known) or f"; there are: {', '.join(known)}"
+                raise ValueError(f"the grid world has no {name!r}{near}")
+        read = {"terminals": _terminals, "start": _cell}
+        return cls(**{k: read[k](v) if k in read else v for k, v in words.items()})
 
     @property
     def states(self) -> int:
@@ -127,3 +173,37 @@ class GridModel:
             cells.append(self.cell(after))
             state = after
         return cells, rewards
+
+
+# --- words ---
+
+
+def _is_number(value: Any) -> bool:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and math.isfinite(value)
+
+
+def _cell(value: Any) -> Cell:
+    """(3, 1), [3, 1] or "(3,1)"."""
+    if isinstance(value, str) and (match := re.fullmatch(_CELL, value.replace(" ", ""))):
+        return int(match[1]), int(match[2])
+    if isinstance(value, tuple | list) and [type(x) for x in value] == [int, int]:
+        return value[0], value[1]
+    raise ValueError(f"a cell is (x,y), e.g. (3,1), not {value!r}")
+
+
+def _terminals(value: Any) -> dict[Cell, float]:
+    """{(3, 1): 5}, {"(3,1)": 5} or "(3,1):5,(3,3):4"; "" for none."""
+    if isinstance(value, Mapping):
+        return {_cell(cell): reward for cell, reward in value.items()}
+    text = str(value).replace(" ", "")
+    terminals = {}
+    for item in re.split(r",(?=\()", text) if text else ():
+        match = re.fullmatch(_CELL + r":(.+)", item)
+        try:
+            terminals[int(match[1]), int(match[2])] = float(match[3])  # type: ignore[index]
+        except (TypeError, ValueError):
+            raise ValueError(
+                f"terminals are CELL:REWARD, e.g. (3,1):5,(3,3):4, not {item!r}"
+            ) from None
+    return terminals

@@ -2,6 +2,7 @@
 terminal and as an image.
 
     env = gymnasium.make("logpi/GridWorld-v0", slip=0.2, render_mode="ansi")
+    env = gymnasium.make("logpi/GridWorld-v0", cost=-2, terminals={(3, 0): -5, (3, 1): 5})
 
 Observation: the number of the cell (Discrete 16). Actions: right, up, left, down. Rewards, terminal
 cells and slips are those of `grid_model.GridModel`. Left out: exact values, which the lab computes.
@@ -10,13 +11,17 @@ cells and slips are those of `grid_model.GridModel`. Left out: exact values, whi
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
 import numpy as np
 
 from logpi.envs.control.grid_model import ACTIONS, ARROWS, GridModel
+from logpi.policies.distributions import Categorical
 from logpi.runs.plots import Panel, figure
+
+if TYPE_CHECKING:
+    from logpi.policies.mlp import ActorCritic
 
 ID = "logpi/GridWorld-v0"
 
@@ -25,8 +30,12 @@ class GridWorld(gym.Env):
     """Walk to a terminal cell; every move costs.
 
     Args:
-        slip: probability of a quarter turn to the left. model: the grid; default: the one above.
+        model: the grid; default: the one above.
         render_mode: "ansi" or "rgb_array".
+        words: of another grid: width, height, start, terminals, cost, slip (`GridModel.of`).
+
+    Raises:
+        ValueError: a word that makes no grid, or words beside a model.
     """
 
     metadata: dict[str, Any] = {  # noqa: RUF012
@@ -35,16 +44,20 @@ class GridWorld(gym.Env):
     }
 
     def __init__(
-        self, slip: float = 0.0, model: GridModel | None = None, render_mode: str | None = None
+        self, model: GridModel | None = None, render_mode: str | None = None, **words: Any
     ) -> None:
-        self.model = model or GridModel(slip=slip)
+        if model is not None and words:
+            raise ValueError(f"the model says what the grid is: leave {', '.join(words)} out")
+        self.model = model or GridModel.of(**words)
         self.render_mode = render_mode
         self.observation_space = gym.spaces.Discrete(self.model.states)
         self.action_space = gym.spaces.Discrete(len(ACTIONS))
         self._next = [
             [self.model.neighbour(s, a) for a in range(4)] for s in range(self.model.states)
         ]
-        self._terminal, self._reward = self.model.terminal.tolist(), self.model.reward.tolist()
+        self._terminal = self.model.terminal.tolist()
+        cells = map(self.model.cell, range(self.model.states))
+        self._entering = [self.model.terminals.get(c, self.model.cost) for c in cells]
         self._state = self.model.state(self.model.start)
 
     def reset(
@@ -57,9 +70,8 @@ class GridWorld(gym.Env):
     def step(self, action: int) -> tuple[int, float, bool, bool, dict[str, Any]]:
         turned = self.model.slip > 0 and self.np_random.random() < self.model.slip
         after = self._next[self._state][(action + turned) % 4]
-        reward = self._reward[self._state][action][after]
         self._state = after
-        return after, reward, self._terminal[after], False, {}
+        return after, float(self._entering[after]), self._terminal[after], False, {}
 
     def render(self) -> str | np.ndarray | None:
         if self.render_mode == "ansi":
@@ -68,6 +80,12 @@ class GridWorld(gym.Env):
 
 
 gym.register(ID, entry_point="logpi.envs.control.gridworld:GridWorld", max_episode_steps=100)
+
+
+def move_chances(model: GridModel, policy: ActorCritic) -> np.ndarray:
+    """π(a|s) [S, 4] of a policy that was trained on this grid."""
+    assert isinstance(policy.kind, Categorical)
+    return policy.kind.probabilities(policy.actor()(np.eye(model.states, dtype=np.float32)))
 
 
 def draw(

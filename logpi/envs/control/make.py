@@ -12,6 +12,7 @@ Left out: how the copies are stepped together (`vector.py`).
 from __future__ import annotations
 
 import importlib
+import re
 import sys
 from collections.abc import Callable
 from copy import deepcopy
@@ -32,6 +33,7 @@ from logpi.rewards.workers.worker import describe
 from logpi.runs.user_code import from_user_code, is_user_code
 
 EnvSource = str | gym.Env | Callable[..., gym.Env]
+_MODULE = re.compile(r"[^\W\d][\w.]*:")  # module:Id-v0
 LIMIT = 10_000
 """Time limit of an episode where the environment has none: an endless episode has no return."""
 # a package in an error's message -> the extra of Gymnasium that installs it
@@ -165,10 +167,9 @@ def _from_id(name: str, options: dict[str, Any]) -> gym.Env:
 def _import_module(name: str, options: dict[str, Any]) -> None:
     """Import the module of `module:Id-v0`. The current directory counts as it does for `python
     -m`: a console script starts without it."""
-    modules = [
-        str(text).partition(":")[0] for text in (name, *options.values()) if ":" in str(text)
-    ]
-    if modules and not {"", str(Path.cwd())} & set(sys.path):
+    texts = [x for x in (name, *options.values()) if isinstance(x, str)]
+    named = any(_MODULE.match(text) for text in texts)
+    if named and not {"", str(Path.cwd())} & set(sys.path):
         sys.path.append(str(Path.cwd()))
     module, colon, _ = name.rpartition(":")
     if not colon:

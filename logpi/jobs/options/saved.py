@@ -20,7 +20,8 @@ T = TypeVar("T")
 
 def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return {k: _plain(v) for k, v in value.items()}
+        # JSON has no tuples for keys: the grid world's {(3, 1): 5.0} becomes {"(3, 1)": 5.0}
+        return {str(k): _plain(v) for k, v in value.items()}
     if isinstance(value, tuple | list):
         return [_plain(v) for v in value]
     if isinstance(value, float) and not math.isfinite(value):

@@ -46,27 +46,30 @@ function worryText(text) {
 
 function update(state, data) {
   state.data = data;
-  const lines = data.lines.map((line) => ({ line, of: summary(data.x, line.raw || line.values) }));
+  const lines = data.lines.map((line) => ({
+    line, of: summary(data.x, line.raw || line.values), drawn: summary(data.x, line.values) }));
   const sentences = lines.map(({ line, of }) =>
     of
       ? `${line.name}: last ${number(of.last)} at ${data.axis} ${number(of.at)}, ` +
         `lowest ${number(of.low)}, highest ${number(of.high)}.`
       : `${line.name}: no numbers yet.`);
   state.said.textContent = sentences.join(" ");
-  state.items = lines.map(({ line, of }, i) => item(line, of, i, data.lines.length));
+  state.items = lines.map((all, i) => item(all, i, data.lines.length));
   fill(state.legend, state.items.map((x) => x.element));
   draw(state, false);
   if (!state.numbers.hidden) fillNumbers(state);
 }
 
-function item(line, of, i, count) {
-  const value = h("b", { class: "n" }, of ? number(of.last) : "–");
+// The value is that of the drawn line, smoothed or not; the range is that of the numbers themselves.
+function item({ line, of, drawn }, i, count) {
+  const last = number(drawn?.last);
+  const value = h("b", { class: "n" }, last);
   const mark = h("i", { class: `swatch line-${(line.colour ?? i) % 8}` });
   const range = of ? `${number(of.low)} … ${number(of.high)}` : "";
   const element = h("li", { title: range },
     mark, h("span", { class: "name" }, line.name), value,
     count <= 2 && range ? h("span", { class: "quiet n" }, range) : null);
-  return { element, value, last: of ? number(of.last) : "–" };
+  return { element, value, last };
 }
 
 // The data of uPlot: x, then for each line raw, values, low, high as far as they are there.
@@ -119,7 +122,7 @@ function options(state, series, bands) {
     grid: { stroke: colour("line"), width: 1 },
     ticks: { show: false },
     font: `11px ${getComputedStyle(document.body).fontFamily}`,
-    values: (_, splits) => splits.map((v) => (v === null ? "" : number(v))),
+    values: (_, splits, __, ___, step) => splits.map((v) => (v === null ? "" : tick(v, step))),
   };
   return {
     width: width(state),
@@ -139,6 +142,17 @@ function options(state, series, bands) {
   };
 }
 
+// As many digits as neighbours need to differ: with a step of 0.0002, 1.0002 is "1.0002"; of 0.25, 0.5 is "0.50".
+function tick(value, step) {
+  const size = Math.abs(value);
+  if (size < step / 1e6) return "0";
+  if (size < 1e-3 || size >= 1e6) return value.toExponential(step < size ? 1 : 0);
+  if (!(step < 1)) return number(value);
+  let digits = 0;
+  while (digits < 6 && Math.abs(step * 10 ** digits - Math.round(step * 10 ** digits)) > 1e-6) digits++;
+  return value.toFixed(digits);
+}
+
 // A logarithmic axis cannot show what is not above 0.
 function logarithmic(state) {
   const some = (values) => values.some((v) => v !== null);
@@ -152,6 +166,7 @@ function yRange(state) {
   if (logarithmic(state)) return undefined;
   return (_, low, high) => {
     if (low === null) return [0, 1];
+    if (low === high && low === 0) return [0, 1];
     if (low === high) return [low - (Math.abs(low) * 0.1 || 1), high + (Math.abs(high) * 0.1 || 1)];
     const room = (high - low) * 0.06;
     return [low >= 0 && low - room < 0 ? 0 : low - room, high + room];

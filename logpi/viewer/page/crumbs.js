@@ -21,12 +21,12 @@ export const TABS = { curves: "Curves", responses: "Responses", results: "Result
 
 export function tabs(run, at) {
   const shown = Object.keys(TABS).filter((name) => {
-    if (name === "responses") return run.samples;
+    // What a gym run keeps of its evaluations are returns, without text.
+    if (name === "responses") return run.samples && run.command !== "gym";
     if (name === "results") return run.pictures.length + run.tables.length + run.seeds.length > 0;
     return true;
   });
   return h("nav", { class: "tabs", "aria-label": "Parts of this run" }, shown.map((name) => {
-    const target = name === "curves" ? link(["run", run.id]) : link(["run", run.id, name]);
-    return h("a", { href: target, "aria-current": name === at ? "page" : null }, TABS[name]);
+    return h("a", { href: link(["run", run.id, name]), "aria-current": name === at ? "page" : null }, TABS[name]);
   }));
 }

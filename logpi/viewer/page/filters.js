@@ -8,6 +8,7 @@ export const NAMES = [
   ...["kind", "from", "to", "reward_min", "reward_max", "part", "part_min", "part_max", "stop"],
   ...["length_min", "length_max", "text", "sort"],
 ];
+const NARROW = NAMES.filter((name) => !["kind", "text", "sort"].includes(name));
 const SORTS = { newest: "newest", best: "best reward", worst: "worst reward", longest: "longest", shortest: "shortest" };
 
 export function readFilters(query) {
@@ -25,7 +26,7 @@ export function filterForm(kinds, changed) {
     value: value(name), on: { input: (e) => { set(name, e.target.value); later(); } },
   });
   const choice = (name, label, words) => h("select", {
-    "aria-label": label, value: value(name),
+    "aria-label": label, value: value(name) || words[0][0],
     on: { change: (e) => { set(name, e.target.value); changed(); } },
   }, words.map(([word, text]) => h("option", { value: word }, text)));
   const between = (name, low, high, what) => h("fieldset", null, h("legend", null, what),
@@ -42,11 +43,14 @@ export function filterForm(kinds, changed) {
   const form = h("form", { class: "filters", "aria-label": "Filters", on: { submit: (e) => e.preventDefault() } },
     kinds.length > 1 ? choice("kind", "Kind", kinds.map((k) => [k, k === "eval" ? "evaluation" : "training"])) : null,
     choice("sort", "Order", Object.entries(SORTS)), text,
-    between("step", "from", "to", "step"), between("reward", "reward_min", "reward_max", "reward"),
-    between("length", "length_min", "length_max", "tokens"), stop,
-    h("fieldset", { class: "part" }, h("legend", null, "part"), part,
-      number("part_min", "part from"), "–", number("part_max", "part to")),
-    h("button", { type: "button", class: "small", on: { click: () => clear(form, changed) } }, "clear"));
+    h("details", { open: innerWidth > 700 || NARROW.some(value) },
+      h("summary", null, "narrow down"),
+      h("div", { class: "fields" },
+        between("step", "from", "to", "step"), between("reward", "reward_min", "reward_max", "reward"),
+        between("length", "length_min", "length_max", "tokens"), stop,
+        h("fieldset", { class: "part" }, h("legend", null, "part"), part,
+          number("part_min", "part from"), "–", number("part_max", "part to")),
+        h("button", { type: "button", class: "small", on: { click: () => clear(form, changed) } }, "clear"))));
   return { element: form, names: (parts, stops) => names(form, { part, stop }, parts, stops) };
 }
 

@@ -14,28 +14,33 @@ const ORDERS = {
   length: ["shortest first", (a, b) => a.tokens - b.tokens],
 };
 
+const DIMS = { all: "dim what all begin with", best: "dim what the best begins with", none: "dim nothing" };
+
 export async function groupPage(place, { source, query, id }) {
   const run = await source.run(id);
   const [step, group] = [query.get("step"), query.get("group")];
-  const answer = await source.group(id, { step, group });
+  const kind = query.get("kind") || "step";
+  const answer = await source.group(id, { kind, step, group });
   runCrumbs(run, ["Responses", link(["run", id, "responses"])], [`step ${step} · group ${group}`, null]);
   const cards = h("div", { class: "cards" });
   const order = h("select", { "aria-label": "Order", value: query.get("order") || "row", on: {
-    change: (e) => { setQuery({ order: e.target.value }); show(e.target.value); } } },
+    change: (e) => { setQuery({ order: e.target.value }); show(); } } },
     Object.entries(ORDERS).map(([name, [text]]) => h("option", { value: name }, text)));
   const most = Math.max(...answer.rows.map((r) => Math.abs(r.advantage || 0)), 0);
-  const show = (name) => fill(cards, [...answer.rows].sort((ORDERS[name] || ORDERS.row)[1])
-    .map((row) => card(id, row, answer.common_prefix, most)));
+  const like = h("select", { "aria-label": "Dim", value: query.get("dim") || "all", on: {
+    change: (e) => { setQuery({ dim: e.target.value === "all" ? "" : e.target.value }); show(); } } },
+    Object.entries(DIMS).map(([name, text]) => h("option", { value: name }, text)));
+  const best = [...answer.rows].sort(ORDERS.best[1])[0];
+  const show = () => fill(cards, [...answer.rows].sort((ORDERS[order.value] || ORDERS.row)[1])
+    .map((row) => card(id, row, dimmed(like.value, row, best, answer.common_prefix), most)));
   const first = answer.rows[0];
   fill(place,
     h("div", { class: "bar" }, h("h1", null, `Group ${group} of step ${step}`),
-      h("span", { class: "quiet" }, summary(answer.rows)), h("span", { class: "push" }), order,
+      h("span", { class: "quiet" }, summary(answer.rows)), h("span", { class: "push" }), like, order,
       first ? h("a", { class: "button", href: link(["run", id, "prompt"], { step, row: first.row }) }, "over training") : null),
     h("details", { class: "prompt", open: true }, h("summary", null, "prompt"), messages(answer.prompt)),
-    answer.common_prefix ? h("p", { class: "quiet" },
-      `All answers begin with the same ${plural(answer.common_prefix, "character")}: dimmed.`) : null,
     cards);
-  show(order.value);
+  show();
   return {
     keys: {
       u: () => go(["run", id, "responses"]),
@@ -53,8 +58,18 @@ function summary(rows) {
     (equal && rows.length > 1 ? "; all equal, so it teaches nothing" : "");
 }
 
+// How many characters at the beginning of an answer are not its own.
+function dimmed(choice, row, best, common) {
+  if (choice === "none" || (choice === "best" && row === best)) return 0;
+  if (choice === "all") return common;
+  const [own, other] = [[...row.text], [...best.text]];
+  let n = 0;
+  while (n < own.length && own[n] === other[n]) n++;
+  return n;
+}
+
 function card(id, row, common, most) {
-  const text = row.text ?? row.preview ?? "";
+  const text = [...(row.text ?? row.preview ?? "")]; // code points, as the server counts them
   return h("article", { class: "card", "aria-label": `row ${row.row}` },
     h("header", null, rewardMark(row.reward), bar(row.advantage, most),
       h("span", { class: "push" }),
@@ -64,7 +79,8 @@ function card(id, row, common, most) {
       Object.keys(row.rewards || {}).length > 1
         ? Object.entries(row.rewards).map(([name, value]) => ` · ${name} ${number(value)}`) : ""),
     h("div", { class: "text", tabindex: "0", role: "group", "aria-label": `answer of row ${row.row}` },
-      h("span", { class: "dim" }, text.slice(0, common)), text.slice(common)));
+      h("span", { class: "dim" }, text.slice(0, common).join("")), text.slice(common).join(""),
+      row.cut ? h("span", { class: "quiet" }, " … (longer)") : null));
 }
 
 // The advantage as a bar from the middle: to the right and blue, or to the left and orange.

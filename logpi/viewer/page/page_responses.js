@@ -5,7 +5,7 @@
 import { runCrumbs, tabs } from "./crumbs.js";
 import { announce, fill, h } from "./dom.js";
 import { filterForm, readFilters } from "./filters.js";
-import { number, plural, signed } from "./format.js";
+import { badge, number, plural, signed } from "./format.js";
 import { go, here, link } from "./route.js";
 import { virtual } from "./virtual.js";
 
@@ -23,13 +23,14 @@ export async function responsesPage(place, { source, id }) {
   state.empty = h("div", null);
   const kinds = Object.keys(run.sample_kinds).filter((kind) => run.sample_kinds[kind].length);
   state.list = virtual({
-    height: () => (innerWidth < 700 ? 104 : 68), page: PAGE,
+    height: () => (innerWidth < 700 ? 92 : 56), page: PAGE,
     fetch: async (offset) => (await ask(state, offset)).rows,
     row: (row, i) => item(state, row, i),
   });
   state.form = filterForm(kinds.length ? kinds : ["step"], () => load(state, false));
   state.form.names([], []);
-  fill(place, tabs(run, "responses"), state.form.element,
+  fill(place, h("div", { class: "bar" }, h("h1", null, run.path), badge(run.state)),
+    tabs(run, "responses"), state.form.element,
     h("div", { class: "bar" }, state.count, state.progress), state.list.element, state.empty);
   Object.assign(walk, { id, rows: () => walked(state) });
   await load(state, false);
@@ -56,15 +57,28 @@ function ask(state, offset) {
   return state.source.samples(state.run.id, { ...filters, offset, limit: PAGE });
 }
 
-// Asks again until all is scanned; a newer filter ends it.
+// The first answer; the others come while the page is there already.
 async function load(state, keep) {
   const turn = ++state.turn;
-  for (let round = 0; state.open && turn === state.turn; round++) {
-    const answer = await ask(state, 0);
-    if (!state.open || turn !== state.turn) return;
-    show(state, answer, keep || round > 0);
-    if (answer.complete) return announce(`${plural(answer.matched, "response")} found`);
+  if (await round(state, turn, keep)) goOn(state, turn);
+}
+
+// Asks again until all is scanned; a newer filter ends it.
+async function goOn(state, turn) {
+  try {
+    while (await round(state, turn, true));
+  } catch {
+    state.complete = true; // the next look at the server says what is wrong
   }
+}
+
+// Whether there is more to scan.
+async function round(state, turn, keep) {
+  const answer = await ask(state, 0);
+  if (!state.open || turn !== state.turn) return false;
+  show(state, answer, keep);
+  if (answer.complete) announce(`${plural(answer.matched, "response")} found`);
+  return !answer.complete;
 }
 
 // A run that goes on: the list follows as long as the reader is at its top.
@@ -109,13 +123,14 @@ function item(state, row) {
       typeof row.advantage === "number"
         ? h("span", { class: row.advantage < 0 ? "neg" : row.advantage > 0 ? "pos" : "" },
             `advantage ${signed(row.advantage)}`) : null,
-      h("span", null, plural(row.tokens, "token")),
+      row.tokens === null ? null : h("span", null, plural(row.tokens, "token")),
       row.turns > 1 ? h("span", null, plural(row.turns, "turn")) : null,
+      row.greedy ? h("span", { class: "quiet" }, "greedy") : null,
       h("span", { class: `stop ${row.stop === "length" ? "warn" : ""}` }, row.stop),
       Object.entries(row.rewards || {}).length > 1
         ? Object.entries(row.rewards).map(([name, value]) => h("span", { class: "quiet" }, `${name} ${number(value)}`))
         : null),
-    h("span", { class: "preview" }, h("span", { class: "quiet" }, row.prompt_preview, " "), row.preview));
+    h("span", { class: "preview" }, row.too_long ? "too long to show: a line of more than 16 MB " : null, h("span", { class: "quiet" }, row.prompt_preview, " "), row.preview));
 }
 
 export function rewardMark(reward) {

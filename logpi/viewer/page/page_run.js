@@ -11,7 +11,9 @@ import { steps } from "./page_runs.js";
 
 export async function runPage(place, { source, parts, query, id }) {
   const run = await source.run(id);
-  const tab = ["results", "about"].includes(parts[2]) ? parts[2] : "curves";
+  const inside = run.seeds.length + run.tables.length;
+  const first = run.metrics.length || !inside || parts[2] === "curves" ? "curves" : "results";
+  const tab = ["results", "about"].includes(parts[2]) ? parts[2] : first;
   runCrumbs(run);
   const head = h("div", null);
   const body = h("div", null);
@@ -24,7 +26,7 @@ export async function runPage(place, { source, parts, query, id }) {
     return { tick: follow, close, keys };
   }
   if (tab === "about") {
-    await about(body, source, run, query);
+    about(body, source, run, query);
     return { tick: follow, keys };
   }
   const view = await curves(body, source, run, query);
@@ -56,11 +58,13 @@ function fillHead(place, run) {
 
 async function results(place, source, run) {
   const pictures = await Promise.all(run.pictures.map((name) => picture(source, run, name)));
+  const all = run.seeds.length ? (await source.runs()).runs : [];
+  const path = (id) => all.find((r) => r.id === id)?.path ?? id;
   fill(place,
     run.seeds.length
       ? h("section", null, h("h2", null, plural(run.seeds.length, "run"), " in it"), h("p", null,
           h("a", { href: link(["compare"], { ids: run.seeds.join(",") }) }, "Compare them"), " or open: ",
-          run.seeds.map((child, i) => [h("a", { href: link(["run", child]) }, `run ${i + 1}`), " "])))
+          run.seeds.map((child) => [h("a", { href: link(["run", child]) }, path(child)), " "])))
       : null,
     run.tables.map((t) => h("section", null,
       h("h2", null, t.title),
@@ -87,10 +91,12 @@ async function picture(source, run, name) {
 
 // ---------------------------------------------------------------------------------- about
 
-async function about(place, source, run, query) {
-  const objective = await source.objective(run.id).catch((error) => ({ why: error.message }));
+function about(place, source, run, query) {
+  const objective = h("div", null, h("p", { class: "quiet" }, "Composing…"));
+  source.objective(run.id).catch((error) => ({ why: error.message }))
+    .then((answer) => fill(objective, formula(answer)));
   fill(place,
-    h("section", null, h("h2", null, "What it maximises"), formula(objective)),
+    h("section", null, h("h2", null, "What it maximises"), objective),
     h("section", null, h("h2", null, "The command"),
       h("div", { class: "bar" }, h("pre", { class: "command" }, run.line), copyButton(run.line, "Copy the command"))),
     argumentList(run, query),
@@ -107,6 +113,9 @@ function formula(objective) {
       written || h("pre", null, objective.text)),
     written ? h("details", null, h("summary", null, "as text"), h("pre", null, objective.text)) : null,
     objective.parts?.length ? table(["axis", "choice"], objective.parts, "Parts of the objective") : null,
+    objective.sources?.length
+      ? [h("h3", null, "Sources"), h("ul", null, objective.sources.map((s) => h("li", null, s)))]
+      : null,
     objective.differs?.length
       ? [h("h3", null, "Differences"), h("ul", null, objective.differs.map((d) => h("li", null, d)))]
       : null,

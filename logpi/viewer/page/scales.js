@@ -49,7 +49,7 @@ export function legendOf(mode, most) {
   const steps = Array.from({ length: STEPS }, (_, i) => i + 1);
   let scale = null;
   if (mode === "mask") {
-    scale = [box("own"), " trained ", box("foreign"), " not trained"];
+    scale = [box("own"), h("span", { class: "n" }, "trained"), box("foreign"), h("span", { class: "n" }, "not trained")];
   } else if (mode !== "none" && !most) {
     scale = [box("z"), ` all ${text(centre)}`];
   } else if (mode !== "none" && diverging) {

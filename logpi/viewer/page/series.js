@@ -14,11 +14,20 @@ export class Feed {
     this.end = 0;
   }
 
-  // Whether anything is new.
+  // Whether anything is new. A long file comes in several answers.
   async poll() {
-    if (!this.names.length) return false;
-    const answer = await this.source.metrics(this.id, this.names, this.end);
-    if (answer.rewound) this.reset();
+    let [news, more] = [false, this.names.length > 0];
+    while (more) {
+      const answer = await this.source.metrics(this.id, this.names, this.end);
+      if (answer.rewound) this.reset();
+      this.add(answer);
+      news ||= answer.step.length > 0 || Boolean(answer.rewound);
+      more = Boolean(answer.more);
+    }
+    return news;
+  }
+
+  add(answer) {
     this.end = answer.end;
     for (const step of answer.step) this.step.push(step);
     for (const name of this.names) {
@@ -26,7 +35,6 @@ export class Feed {
       const added = answer.columns[name] || [];
       for (let i = 0; i < answer.step.length; i++) column.push(added[i] ?? null);
     }
-    return answer.step.length > 0 || Boolean(answer.rewound);
   }
 }
 

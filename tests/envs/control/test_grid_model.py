@@ -64,3 +64,55 @@ def test_wrong_grids_are_refused(wrong, says):
 def test_unknown_move_is_named():
     with pytest.raises(ValueError, match="north"):
         GridModel().path("north")
+
+
+# --- words ---
+
+
+@pytest.mark.parametrize(
+    "terminals",
+    [
+        "(3,0):-5,(3,1):5",
+        " (3, 0) : -5 , (3, 1) : 5.0 ",
+        {(3, 0): -5, (3, 1): 5},
+        {"(3,0)": -5, "(3, 1)": 5.0},
+    ],
+)
+def test_terminals_by_word_and_by_value(terminals):
+    grid = GridModel.of(cost=-2, terminals=terminals, start="(1,2)", width=5)
+    assert grid == GridModel(5, 4, (1, 2), {(3, 0): -5.0, (3, 1): 5.0}, -2.0)
+
+
+def test_no_words_are_the_default_grid():
+    assert GridModel.of() == GridModel() and GridModel.of(terminals="").terminals == {}
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ({"costs": 1}, "no 'costs'; did you mean cost?"),
+        ({"cost": "x"}, "cost is a finite number, not 'x'"),
+        ({"cost": True}, "cost is a finite number"),
+        ({"cost": float("inf")}, "cost is a finite number"),
+        ({"slip": "x"}, "slip is a probability below 1"),
+        ({"slip": 1}, "slip is a probability below 1"),
+        ({"width": 0}, "width is a whole number from 1 to 100"),
+        ({"height": 2.0}, "height is a whole number"),
+        ({"width": 10**9}, "width is a whole number from 1 to 100"),
+        ({"width": 2}, "outside the 2×4 grid: give other terminals"),
+        ({"start": "(0,9)"}, "outside the 4×4 grid: give other start"),
+        ({"start": "0,1"}, r"a cell is \(x,y\)"),
+        ({"start": (0, 1.5)}, r"a cell is \(x,y\)"),
+        ({"start": (3, 1)}, "is a terminal cell"),
+        ({"terminals": "(3,1)"}, "terminals are CELL:REWARD"),
+        ({"terminals": "(3,1):x"}, "terminals are CELL:REWARD"),
+        ({"terminals": "(3,1):5(3,3):4"}, "terminals are CELL:REWARD"),
+        ({"terminals": "(3,1):nan"}, r"reward of \(3, 1\) is a finite number"),
+        ({"terminals": {(3, 1): "5"}}, r"reward of \(3, 1\) is a finite number"),
+        ({"terminals": 5}, "terminals are CELL:REWARD"),
+    ],
+)
+def test_words_that_make_no_grid_are_one_line(words, says):
+    with pytest.raises(ValueError, match=says) as error:
+        GridModel.of(**words)
+    assert len(str(error.value).splitlines()) == 1

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from logpi.envs.control.grid_model import GridModel
-from logpi.envs.control.gridworld import draw, picture
+from logpi.envs.control.gridworld import GridWorld, draw, picture
 from logpi.envs.control.make import make_vector_environment
 from logpi.lab.bellman import value_iteration
 from logpi.policies.distributions import Categorical
@@ -87,3 +87,27 @@ def test_drawings():
     )
     image = picture(grid, at=5)
     assert image.dtype == np.uint8 and image.ndim == 3 and image.std() > 10
+
+
+def test_the_environment_takes_words_or_a_model():
+    env = GridWorld(cost=-2, terminals={(1, 0): 7})
+    assert env.reset()[0] == 0
+    assert env.step(1)[:3] == (4, -2.0, False)
+    assert env.step(3)[:3] == (0, -2.0, False)
+    assert env.step(0)[:3] == (1, 7.0, True)
+    same = GridWorld(GridModel(cost=-2.0, terminals={(1, 0): 7.0}))
+    assert same.model == env.model
+    with pytest.raises(ValueError, match="leave cost out"):
+        GridWorld(GridModel(), cost=-2)
+
+
+def test_rewards_are_those_of_the_table():
+    """A step's reward is R[s, a, s'] of the model, for every state and move."""
+    env = GridWorld(cost=-0.5, slip=0.0)
+    table = env.model.reward
+    for state in range(env.model.states):
+        for action in range(4):
+            if env.model.cell(state) not in env.model.terminals:
+                env._state = state
+                after, reward, *_ = env.step(action)
+                assert reward == float(table[state, action, after])

@@ -1,0 +1,102 @@
+"""`logpi view [RUN or folder …]`: runs in the browser, finished or running.
+
+A small server on this machine reads the runs' directories and writes nothing; with `--static` the
+same page becomes files that open without a server. Left out: what is served (`viewer/`).
+"""
+
+from __future__ import annotations
+
+import errno
+import secrets
+import socket
+import sys
+import webbrowser
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Timer
+from typing import TYPE_CHECKING
+
+from logpi.errors import UserError
+from logpi.jobs.options.command_line import parse
+from logpi.jobs.options.fields import option
+
+if TYPE_CHECKING:
+    from logpi.viewer.files import Folders
+
+
+@dataclass(frozen=True)
+class View:
+    """Arguments of `logpi view`."""
+
+    paths: tuple[Path, ...] = option(
+        (Path("runs"),), help="runs, or folders with runs", positional=True, nargs="*"
+    )
+    port: int = option(0, help="of the server; 0: one that is free", least=0, most=65535)
+    host: str = option("127.0.0.1", help="address to listen on")
+    static: Path | None = option(None, help="write the page into this directory instead")
+    open: bool = option(False, help="open the page in the browser")
+
+
+def main(argv: Sequence[str]) -> int:
+    a = parse(View, argv, "logpi view", "Runs in the browser: curves, responses, token by token.")
+    from logpi.viewer.files import Folders
+    from logpi.viewer.runs_index import RunsIndex
+
+    folders = Folders(a.paths)
+    if a.static is not None:
+        from logpi.viewer.static_page import write
+
+        print(write(folders, a.static))
+        return 0
+    if not RunsIndex(folders).runs():
+        names = ", ".join(map(str, a.paths))
+        print(f"logpi: no runs in {names} yet; the page shows them as they come", file=sys.stderr)
+    serve(folders, a.host, a.port, a.open)
+    return 0
+
+
+def serve(folders: Folders, host: str, port: int, opened: bool) -> None:
+    """Serve until Ctrl-C. Raises UserError: the port is taken, or the address is not this
+    machine's."""
+    import uvicorn
+
+    from logpi.viewer.server import viewer_app
+
+    token = secrets.token_urlsafe(16)
+    with _listening(host, port) as listener:
+        name = f"[{host}]" if ":" in host else host
+        address = f"http://{name}:{listener.getsockname()[1]}/?token={token}"
+        print(address, flush=True)
+        if host not in ("127.0.0.1", "localhost", "::1"):
+            print("logpi: who knows the address and its token can read the runs", file=sys.stderr)
+        if opened:
+            timer = Timer(0.5, webbrowser.open, [address])
+            timer.daemon = True
+            timer.start()
+        app = viewer_app(folders, token, host)
+        config = uvicorn.Config(app, log_level="error", server_header=False, lifespan="off")
+        config.timeout_graceful_shutdown = 1
+        try:
+            uvicorn.Server(config).run(sockets=[listener])
+        except KeyboardInterrupt:
+            return
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(128)
+    except OSError as error:
+        listener.close()
+        if error.errno == errno.EADDRINUSE:
+            raise UserError(f"port {port} is in use: give another --port, or 0") from None
+        reason = error.strerror or error
+        raise UserError(f"cannot listen on {host}:{port}: {reason}; leave --host out") from None
+    except UnicodeError:
+        listener.close()
+        raise UserError(f"{host[:60]!r} is no address: leave --host out") from None
+    return listener
