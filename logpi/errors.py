@@ -136,14 +136,20 @@ def one_line(text: object) -> str:
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """'; did you mean X?' for the nearest of `known`, or '' when none is near."""
+    """'; did you mean X?' for the nearest of `known`, or '' when none is near. Letters in another
+    order are nearer than other letters.
+
+    >>> did_you_mean("gpro", ["gspo", "grpo"])
+    '; did you mean grpo?'
+    """
     # imported here, because it is needed only after a mistake
     import difflib
 
     known = list(known)
     near = [k for k in known if k.startswith(word)] or difflib.get_close_matches(
-        word, known, n=1, cutoff=0.6
+        word, known, n=5, cutoff=0.6
     )
+    near.sort(key=lambda k: sorted(k) != sorted(word))
     return f"; did you mean {near[0]}?" if near else ""
 
 

@@ -98,8 +98,9 @@ class Learner:
         self.peaks = [group["lr"] for group in self.optimizer.param_groups]
         self.total, self.refresh, self.trust = total, refresh, trust or Trust()
         self.updates = 0
-        # [B, T] of the last batch, for people; not saved
+        # [B, T] of the last batch, for people; not saved. evaluated: where it was needed anyway
         self.advantage: Tensor | None = None
+        self.evaluated: PolicyOutput | None = None
         self.generator = torch.Generator().manual_seed(seed)
         self.reference = reference
         if reference is None and algorithm.objective.needs_reference:
@@ -166,9 +167,10 @@ class Learner:
         """The batch, with the actions that policies are asked about, and its constants."""
         tokens = self.algorithm.update.micro_tokens
         if self.trust.sampler and not (self.objective.needs_critic or self.objective.needs_policy):
+            self.evaluated = None
             now = PolicyOutput(batch.logp, torch.zeros_like(batch.logp))
         else:
-            now = evaluate(self.policy, batch, tokens)
+            self.evaluated = now = evaluate(self.policy, batch, tokens)
         ref = None
         if self.reference is not None and self.objective.needs_reference:
             if number := self.objective.compared:

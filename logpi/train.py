@@ -281,7 +281,7 @@ class _Loop:
             "step_time": end - begin,
         }
         self.run.log(step, metrics)
-        samples = _with_advantages(collected, self.learner.advantage)
+        samples = _with_tokens(collected, self.learner)
         if samples:
             self.run.samples(step, samples)
         return metrics, samples
@@ -334,18 +334,31 @@ class _SoFar:
         self.__dict__.update({k: state[k] for k in known})
 
 
-def _with_advantages(collected: Collected, advantage: Tensor | None) -> Sequence[Mapping[str, Any]]:
-    """The samples with the advantage of each own token: one number if all are equal, None if a row
-    was not learned from."""
-    mask = collected.batch.mask
-    if advantage is None or len(collected.samples) != len(mask):
+def _with_tokens(collected: Collected, learner: Learner) -> Sequence[Mapping[str, Any]]:
+    """The samples with the numbers of each own token: the advantage (one number if all are equal),
+    the sampler's log-probability, and where the learner evaluated the policy anyway the entropy,
+    and its ratio to a sampler of other numerics. None: the row was not learned from."""
+    batch, mask, now = collected.batch, collected.batch.mask.cpu(), learner.evaluated
+    if learner.advantage is None or len(collected.samples) != len(mask):
         return collected.samples
-    by_token = (
-        [round(x, 5) for x in row[own].tolist()]
-        for row, own in zip(advantage.cpu(), mask.cpu(), strict=True)
-    )
-    by_row = (None if not x else x[0] if min(x) == max(x) else x for x in by_token)
-    return [{**s, "advantage": x} for s, x in zip(collected.samples, by_row, strict=True)]
+    columns = {"advantage": _by_token(learner.advantage, mask, 5)}
+    columns["logp"] = _by_token(batch.logp, mask, 4)
+    if now is not None:
+        columns["entropy"] = _by_token(now.entropy, mask, 4)
+    if now is not None and not learner.trust.sampler:
+        columns["ratio"] = _by_token((now.logp - batch.logp).exp(), mask, 4)
+    every = columns["advantage"]
+    columns["advantage"] = [x[0] if x and min(x) == max(x) else x for x in every]
+    return [
+        {**sample, **{name: rows[i] for name, rows in columns.items()}}
+        for i, sample in enumerate(collected.samples)
+    ]
+
+
+def _by_token(values: Tensor, mask: Tensor, digits: int) -> list[Any]:
+    """Values [B, T] as rounded lists, one for each row, of its own tokens; None: it has none."""
+    rows = zip(values.cpu(), mask, strict=True)
+    return [[round(x, digits) + 0.0 for x in row[own].tolist()] or None for row, own in rows]
 
 
 class _Callable(ModuleType):

@@ -7,8 +7,7 @@ Legend, used in the whole library:
     B  trajectories (rows)          T  actions of a row, right-padded      *  any further axes
     P  prompts (or reset seeds)     G  samples for each prompt, B = P·G    V  vocabulary, or actions
 
-Time runs so that `action[t]` follows `obs[t]`. For tokens this *is* next-token prediction: `action
-= obs[:, 1:]`.
+Time runs so that `action[t]` follows `obs[t]`: next-token prediction, `action = obs[:, 1:]`.
 """
 
 from __future__ import annotations
@@ -215,15 +214,17 @@ class Explanation:
 
     Attributes:
         goal: what is maximised or minimised. where: definitions of its symbols.
-        parts: the choice on each axis of the table (advantage, ratio, surrogate, KL, weight): a
-            part, a word, or None.
-        sources: of the parts.
+        parts: the choice on each axis (advantage, ratio, surrogate, KL, weight): a part or a word.
+        sources: of the parts. differs: what they do otherwise than their sources.
+        warnings: what a combination does that nobody would expect.
     """
 
     goal: str
     where: tuple[str, ...]
     parts: Mapping[str, object]
     sources: tuple[str, ...]
+    differs: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 class Data(Flag):
@@ -392,8 +393,7 @@ class Collected:
 
 
 class Rollout(Protocol):
-    """Makes batches. Its state (data cursor, random generators, environments) can be saved and
-    restored exactly."""
+    """Makes batches. Its state (cursor, generators, environments) is saved and restored exactly."""
 
     def __call__(self) -> Collected: ...
     def state_dict(self) -> dict[str, Any]: ...

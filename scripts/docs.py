@@ -1,6 +1,6 @@
 """Writes what the documentation takes from the code: the README's table, every algorithm as
-mathematics, the tree of docs/architecture.md, the names of docs/coming_from.md, and the pages of
-the lab (`lab_docs.py`, half a minute; `--quick` leaves them out).
+mathematics, the tree of docs/architecture.md, the names of docs/coming_from.md, the metrics of
+docs/guide.md, and the pages of the lab (`lab_docs.py`, half a minute; `--quick` leaves them out).
 
 `python scripts/docs.py` rewrites, `--check` only tells whether anything is stale (exit code 1).
 """
@@ -15,7 +15,9 @@ from pathlib import Path
 import lab_docs
 
 from logpi.algorithms import TABLE, describe, names
+from logpi.algorithms.choosing import SITUATIONS
 from logpi.commands.algorithms import main as table
+from logpi.runs import metric_table
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -66,6 +68,27 @@ def names_elsewhere() -> str:
     return "\n".join([*lines, *(f"| {', '.join(v)} | {k} |" for k, v in said.items())])
 
 
+def choosing() -> str:
+    """What one has decides the method."""
+    lines = [
+        "# What you have decides the method",
+        "",
+        "`logpi algorithms --for WORD` prints an entry. It is where we would begin; the table and",
+        "[the lab](lab/README.md) say what the rows do, [results](results.md) what we saw.",
+        "",
+        "| word | you have | row |",
+        "|---|---|---|",
+        *(f"| [{w}](#{w}) | {s.have} | `{s.row}` |" for w, s in SITUATIONS.items()),
+    ]
+    for word, s in SITUATIONS.items():
+        lines += ["", f"## {word}", "", f"You have {s.have}. Take `{s.row}`: {s.why}.", ""]
+        lines += ["```", s.command, "```"]
+        if s.others:
+            lines += ["", "| or | when |", "|---|---|"]
+        lines += [f"| `{name}` | {when} |" for name, when in s.others]
+    return "\n".join(lines) + "\n"
+
+
 def pages() -> dict[Path, str]:
     """Every generated file with its text."""
     readme, architecture = ROOT / "README.md", ROOT / "docs" / "architecture.md"
@@ -85,6 +108,12 @@ def pages() -> dict[Path, str]:
         lambda m: f"{m[1]}{tree()}\n{m[2]}",
         architecture.read_text(),
     )
+    guide = ROOT / "docs" / "guide.md"
+    metrics = re.sub(
+        r"(<!-- metrics -->\n)(?s:.*?)(<!-- /metrics -->)",
+        lambda m: f"{m[1]}{metric_table.markdown()}\n{m[2]}",
+        guide.read_text(),
+    )
     chapters = "\n\n".join(f"## {name}\n\n```\n{describe(name)}\n```" for name in TABLE)
     page = (
         "# Algorithms\n\nAs `logpi describe NAME` prints them, from the compositions"
@@ -94,7 +123,9 @@ def pages() -> dict[Path, str]:
         readme: fresh,
         architecture: drawn,
         coming: listed,
+        guide: metrics,
         ROOT / "docs" / "algorithms.md": page,
+        ROOT / "docs" / "choosing.md": choosing(),
     }
 
 

@@ -9,6 +9,7 @@ import os
 import signal
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -20,7 +21,8 @@ from logpi.runs.collapse import Collapse
 from logpi.runs.directory import Run
 from logpi.runs.metrics import read_metrics
 from logpi.runs.progress import Progress
-from logpi.train import complete, train
+from logpi.train import _with_tokens, complete, train
+from logpi.types import PolicyOutput
 from logpi.updates.adamw import AdamW
 
 
@@ -205,7 +207,7 @@ def test_a_learning_rate_below_zero_is_refused():
         ("grpo", {"micro_tokens": 0}, "micro_tokens must be at least 1"),
         ("grpo", {"max_grad_norm": -1}, "max_grad_norm must be above 0"),
         ("trpo", {"shrink": 1.0}, "shrink within"),
-        ("trpo", {"cg_steps": 0}, "cg_steps and trials at least 1"),
+        ("trpo", {"cg_steps": 0}, "cg_steps, trials and trust_steps at least 1"),
     ],
 )
 def test_an_update_that_would_do_nothing_is_refused(name, given, says):
@@ -278,3 +280,27 @@ def test_a_signal_after_the_steps_own_saving_is_saved_too(tmp_path: Path) -> Non
     with Run.open(tmp_path / "run") as run:
         newest = run.latest()
     assert newest is not None and newest[0] == 1
+
+
+def test_samples_have_the_numbers_of_their_own_tokens() -> None:
+    """Two rows of three places; the second row's mask is empty, for it has no verdict."""
+    mask = torch.tensor([[False, True, True], [False, False, False]])
+    batch = SimpleNamespace(mask=mask, logp=torch.tensor([[0.0, -0.12345, -0.0], [0.0, 0.0, 0.0]]))
+    collected = SimpleNamespace(batch=batch, samples=[{"tokens": 2}, {"tokens": 2}])
+    output = PolicyOutput(batch.logp + 0.5, torch.full((2, 3), 0.25))
+
+    def rows(now: PolicyOutput | None, sampler: bool, advantage: list[float]):
+        values = torch.tensor([advantage, [0.0] * 3])
+        trust = SimpleNamespace(sampler=sampler)
+        learner = SimpleNamespace(advantage=values, evaluated=now, trust=trust)
+        return _with_tokens(collected, learner)  # pyright: ignore[reportArgumentType]
+
+    first, second = rows(None, True, [9.0, 0.5, 0.5])
+    assert first == {"tokens": 2, "advantage": 0.5, "logp": [-0.1235, 0.0]}
+    assert second == {"tokens": 2, "advantage": None, "logp": None}
+    first, _ = rows(output, True, [9.0, 0.5, 1.0])
+    assert first["advantage"] == [0.5, 1.0] and first["entropy"] == [0.25, 0.25]
+    assert "ratio" not in first
+    first, second = rows(output, False, [9.0, 0.5, 1.0])
+    # exp(0.5)
+    assert first["ratio"] == [1.6487, 1.6487] and second["ratio"] is None

@@ -8,7 +8,10 @@
     names.py         other libraries' names of methods, options and settings
     option_list.py   the options of a method
     by_name.py       from a name to a value
+    parts.py         the parts of an algorithm by word
     description.py   an algorithm as mathematics
+    texts.py         where the three texts have a method
+    choosing.py      what one has decides the method
 
 Everything is imported when it is first used, so `names` alone loads no torch.
 """

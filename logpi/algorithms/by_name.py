@@ -6,14 +6,27 @@ themselves (THE TABLE, `table.py`) and the options of each (`option_list.py`).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from logpi.algorithms import names
+from logpi.algorithms.composition import Difference
 from logpi.algorithms.description import Description
-from logpi.algorithms.option_list import Method, Option, find_method, make, options_of, own_name
+from logpi.algorithms.option_list import (
+    Method,
+    Option,
+    find_method,
+    make,
+    options_of,
+    own_name,
+    set_at,
+    values_of,
+)
+from logpi.algorithms.parts import part_at, settings_of
 from logpi.errors import did_you_mean
+from logpi.objectives.policy_gradient import PolicyGradient
 
 if TYPE_CHECKING:
     from logpi.algorithms.composition import Algorithm
@@ -39,11 +52,52 @@ def algorithm(which: str | Algorithm, **chosen: Any) -> Algorithm:
     method = find_method(which)
     known = options_of(method)
     chosen = {k: known[k].read(v) for k, v in _translate(method, chosen, known).items()}
-    a = make(method, {p.name: chosen[p.name] for p in method.own if p.name in chosen})
-    for option in known.values():
-        if option.name in chosen and option.change is not None:
+    own = {p.name: chosen[p.name] for p in method.own if p.name in chosen}
+    changes = [o for o in known.values() if o.name in chosen and o.change is not None]
+    parts = [o for o in changes if o.axis is not None]
+    a = _with_parts(method, own, {o: chosen[o.name] for o in parts})
+    for option in changes:
+        if option.change is not None and option not in parts:
             a = option.change(a, chosen[option.name])
+    _check_critic(a, {o.name for o in parts})
     return _with_name(method, a)
+
+
+def _check_critic(a: Algorithm, parts: set[str]) -> None:
+    """Raises ValueError: an advantage was chosen that reads a critic, and nothing fits one."""
+    o = a.objective
+    if (
+        "advantage" in parts
+        and isinstance(o, PolicyGradient)
+        and o.needs_critic
+        and not o.value_coef
+    ):
+        raise ValueError(
+            f"{type(o.advantage).__name__} needs a critic, and nothing trains one here: give"
+            " value_coef too, say 0.5"
+        )
+
+
+def _with_parts(method: Method, own: Mapping[str, Any], parts: Mapping[Option, Any]) -> Algorithm:
+    """The row's algorithm with whole parts exchanged. The row's own parameters hold for the new
+    parts too: of `ppo(gamma=0.9)` with `RewardToGo()` they make `RewardToGo(gamma=0.9)`.
+
+    Raises:
+        ValueError: a parameter would be lost, because the new part has nothing like it.
+    """
+    a, row = make(method, dict(own)), make(method, {})
+    for option, part in parts.items():
+        assert option.axis is not None and option.change is not None
+        old, a = part_at(row, option.axis), option.change(a, part)
+        for name, value in own.items():
+            if {name in settings_of(x) for x in (old, part)} == {True}:
+                a = set_at((*option.axis.path, name), a, value)
+            elif part_at(make(method, {name: value}), option.axis) != old:
+                raise ValueError(
+                    f"{name} is a setting of {type(old).__name__}, in whose place"
+                    f" {option.name} puts {part}: leave one of them out"
+                )
+    return a
 
 
 def _translate(
@@ -83,8 +137,28 @@ def _with_name(method: Method, a: Algorithm) -> Algorithm:
     if not method.doc:
         return replace(a, name=method.name)
     source, _, rest = method.doc.partition("\n\n")
-    differs = tuple(" ".join(x.split()) for x in ("\n" + rest).split("\n- ")[1:])
+    lines = [" ".join(x.split()) for x in ("\n" + rest).split("\n- ")[1:]]
+    row = values_of(_as_written(method)) if any(_ABOUT.match(x) for x in lines) else {}
+    differs = tuple(_difference(line, row) for line in lines)
     return replace(a, name=method.name, source=source.replace("\n", " "), differs=differs)
+
+
+def _as_written(method: Method) -> Algorithm:
+    """What a row's docstring speaks of: the row, with its penalty where it may have one."""
+    a = make(method, {})
+    penalised = any(p.name == "beta" for p in method.own)
+    return make(method, {"beta": 1.0}) if penalised and "kl_place" not in values_of(a) else a
+
+
+# "[weight, low] A line." is about the row's weight and its clip.
+_ABOUT = re.compile(r"\[([a-z_]+(?:, [a-z_]+)*)\] (.+)")
+
+
+def _difference(line: str, row: Mapping[str, Any]) -> str | Difference:
+    about = _ABOUT.fullmatch(line)
+    if about is None or not set(about[1].split(", ")) <= set(row):
+        return line
+    return Difference(about[2], tuple((name, row[name]) for name in about[1].split(", ")))
 
 
 def describe(which: str | Algorithm, **chosen: Any) -> Description:

@@ -5,8 +5,9 @@ Left out: the named algorithms (`table.py`) and how a name becomes one (`by_name
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from dataclasses import dataclass, is_dataclass
+from typing import TYPE_CHECKING, Any
 
 from logpi.ops.kl import KL, k1, k3
 from logpi.ops.selection import Bootstrap, Keep, KeepAll, Truncation
@@ -16,7 +17,38 @@ if TYPE_CHECKING:
     from logpi.types import Objective
     from logpi.updates.trust_region import TrustRegion
 
-__all__ = ["Algorithm", "kl_in_loss", "kl_in_reward", "kl_to_teacher"]
+__all__ = ["Algorithm", "Difference", "kl_in_loss", "kl_in_reward", "kl_to_teacher"]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A line on what a row does otherwise than its source, which holds as long as the algorithm
+    has what the line is about.
+
+    Attributes:
+        text: the line. about: options with their values in the row. A number or a word must be the
+            same, a part of the same class; a number that the algorithm has no more says nothing.
+
+    >>> from logpi.ops.weights import SequenceMean, TokenMean
+    >>> line = Difference("The paper takes the sum.", (("weight", SequenceMean()),))
+    >>> line.holds({"weight": SequenceMean()}), line.holds({"weight": TokenMean()})
+    (True, False)
+    """
+
+    text: str
+    about: tuple[tuple[str, Any], ...] = ()
+
+    def holds(self, now: Mapping[str, Any]) -> bool:
+        """Whether it does for an algorithm of these options."""
+        return all(
+            isinstance(now.get(name), type(value))
+            if is_dataclass(value)
+            else now.get(name, value) == value
+            for name, value in self.about
+        )
+
+    def __str__(self) -> str:
+        return self.text
 
 
 @dataclass(frozen=True)
@@ -28,7 +60,7 @@ class Algorithm:
         keep: which groups enter the batch. truncation: treatment of rows that the length limit cut
             off.
         name: of its row in the table. source: its paper. differs: its divergences from the paper or
-            from common libraries.
+            from common libraries; those of its parts are the parts' own.
     """
 
     objective: Objective
@@ -37,7 +69,7 @@ class Algorithm:
     truncation: Truncation = Bootstrap()
     name: str = "custom"
     source: str = ""
-    differs: tuple[str, ...] = ()
+    differs: tuple[str | Difference, ...] = ()
 
 
 def kl_in_reward(beta: float) -> KL | None:

@@ -1,18 +1,22 @@
 """An algorithm as mathematics, for people: as text, and as Markdown with LaTeX in a notebook.
 
-Everything is read from the composition itself (`Objective.explain`). Left out: the equations
-(`ops`, `objectives`).
+Everything is read from the composition itself (`Objective.explain`), and a row's divergences are
+printed as long as it has what they are about. Left out: the equations (`ops`, `objectives`).
 """
 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator
+from dataclasses import fields
+from typing import Any
 
-if TYPE_CHECKING:
-    from logpi.algorithms.composition import Algorithm
+from logpi.algorithms.composition import Algorithm, Difference
+from logpi.algorithms.option_list import values_of
+from logpi.algorithms.table import TABLE
+from logpi.algorithms.texts import sections
 
-__all__ = ["Description", "choices", "latex"]
+__all__ = ["Description", "changes", "choices", "divergences", "latex"]
 
 
 class Description(str):
@@ -29,13 +33,16 @@ class Description(str):
         a, e = self.algorithm, self.algorithm.objective.explain()
         where = [f"- ${latex(x)}$" for x in e.where]
         table = [f"| {axis} | `{choice}` |" for axis, choice in choices(a).items()]
-        differs = [f"- {x}" for x in a.differs]
+        differs = [f"- {x}" for x in divergences(a)]
         parts = (
             f"**{a.name}**: {a.source}",
+            *(f"*But with* `{x}`" for x in changes(a)),
+            *(f"**Warning**: {x}" for x in e.warnings),
             f"$${latex(e.goal)}$$",
             "\n".join(["where", "", *where]) if where else "",
             "\n".join(["| | |", "|---|---|", *table]),
             f"*Sources*: {_sources(a)}",
+            f"*Texts*: {sections(a.name)}" if sections(a.name) else "",
             "\n".join(["*Differs*", "", *differs]) if differs else "",
         )
         return "\n\n".join(part for part in parts if part)
@@ -55,14 +62,53 @@ def _sources(a: Algorithm) -> str:
     return "; ".join(dict.fromkeys(a.objective.explain().sources))
 
 
+def divergences(a: Algorithm) -> tuple[str, ...]:
+    """What the algorithm does otherwise than its source: the row's lines that hold for it, and
+    those of its parts."""
+    about = [d for d in a.differs if isinstance(d, Difference)]
+    now = values_of(a) if about else {}
+    row = [str(d) for d in a.differs if d not in about or d.holds(now)]
+    return (*row, *a.objective.explain().differs)
+
+
+def changes(a: Algorithm) -> Iterator[str]:
+    """What is not as in the row of this name, as it is written on a command line."""
+    if a.name not in TABLE:
+        return
+    row = TABLE[a.name]()
+    yield from _changes(row.objective, a.objective)
+    if type(a.update) is type(row.update):
+        yield from _changes(row.update, a.update)
+        rest = ("keep", "truncation")
+    else:
+        rest = ("update", "keep", "truncation")
+    for name in rest:
+        if getattr(a, name) != getattr(row, name):
+            yield f"{name}={getattr(a, name)}"
+
+
+def _changes(row: Any, now: Any) -> Iterator[str]:
+    """Fields with another value than the row's; all of them on an objective of another class."""
+    for f in fields(now) if type(row) is type(now) else ():
+        if getattr(now, f.name) != getattr(row, f.name):
+            yield f"{f.name}={getattr(now, f.name)}"
+
+
 def _text(a: Algorithm) -> str:
     e = a.objective.explain()
-    lines = [f"{a.name}: {a.source}", "", f"  {e.goal}", *(f"  where     {x}" for x in e.where)]
+    lines = [f"{a.name}: {a.source}"]
+    lines += _listed("but with", changes(a))
+    lines += ["", f"  {e.goal}", *(f"  where     {x}" for x in e.where)]
     lines += ["", *(f"  {k:<11}{v}" for k, v in choices(a).items())]
     lines += ["", f"  sources   {_sources(a)}"]
-    if a.differs:
-        lines += ["  differs   " + a.differs[0], *(f"            {x}" for x in a.differs[1:])]
+    lines += _listed("texts", filter(None, [sections(a.name)]))
+    lines += [*_listed("differs", divergences(a)), *_listed("warning", e.warnings)]
     return "\n".join(lines)
+
+
+def _listed(head: str, lines: Iterable[str]) -> list[str]:
+    """Lines under each other, behind a word."""
+    return [f"  {'' if i else head:<8}  {line}" for i, line in enumerate(lines)]
 
 
 # --- Unicode mathematics as LaTeX ---

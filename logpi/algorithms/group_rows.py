@@ -22,9 +22,10 @@ def rloo(beta: float = 0.05) -> Algorithm:
     """REINFORCE leave-one-out (arXiv:2402.14740): the response is one action, the prompt's other
     samples are its baseline.
 
-    - The KL of the whole response is in the reward before the baseline is taken, as in the paper.
-    - TRL's RLOOTrainer adds a clipped ratio and, optionally, normalises advantages; neither is in
-      the paper.
+    - [kl, kl_place, advantage] The KL of the whole response is in the reward before the baseline is
+      taken, as in the paper.
+    - [surrogate, whiten] TRL's RLOOTrainer adds a clipped ratio and, optionally, normalises
+      advantages; neither is in the paper.
     """
     return Algorithm(
         PolicyGradient(
@@ -51,13 +52,11 @@ def remax(beta: float = 0.05) -> Algorithm:
 
 def grpo(low: float = 0.2, high: float | None = None, beta: float = 0.04) -> Algorithm:
     """Group relative policy optimisation (DeepSeekMath, arXiv:2402.03300): rewards in spreads of
-    their group, k3 in the loss.
+    their group.
 
     - β = 0.04 is the paper's. TRL's default is 0 (no reference in memory): beta=0.
-    - TRL's GRPOTrainer aggregates like DAPO by default (loss_type="dapo"); here as the paper: mean
-      over a response, then over responses.
-    - The paper's std has no ε; here 1e-6 (TRL 1e-4). k3 in the loss has the gradient of the
-      *forward* KL (see `logpi.ops.kl`).
+    - [weight] TRL's GRPOTrainer aggregates like DAPO by default (loss_type="dapo"); here as the
+      paper: mean over a response, then over responses.
     """
     return Algorithm(
         PolicyGradient(
@@ -75,10 +74,11 @@ def grpo_r1(low: float = 0.2, high: float | None = None, beta: float = 0.001) ->
     """GRPO as DeepSeek-R1 writes it (arXiv:2501.12948, eq. 1): no division by the response's
     length.
 
-    - β = 0.001 is R1's. R1 clips at ε = 10, which is no clip: low=10. With one pass over a batch no
-      clip ever acts.
-    - R1's ratio is of whole responses; here of tokens, as in Liu, *Brief Introduction of Policy
-      Gradient in LLM Reasoning* (see `grpo_sequence` for the other).
+    - β = 0.001 is R1's.
+    - [surrogate, low] R1 clips at ε = 10, which is no clip: low=10. With one step a batch no clip
+      ever acts.
+    - [ratio] R1's ratio is of whole responses; here of tokens, as Liu, *Brief Introduction of
+      Policy Gradient in LLM Reasoning*, writes it (`grpo_sequence` has the other).
     """
     return Algorithm(
         PolicyGradient(
@@ -91,11 +91,12 @@ def grpo_r1(low: float = 0.2, high: float | None = None, beta: float = 0.001) ->
 
 
 def grpo_sequence(low: float = 0.2, high: float | None = None, beta: float = 0.04) -> Algorithm:
-    """GRPO with the product ratio of the whole response (Ju, "Maths for policy gradient methods",
+    """GRPO with the product ratio of the whole response (Ju, "Maths for Policy Gradient Methods",
     section 2.6; R1's eq. 1).
 
-    - ρ = exp(Σ Δ log π) has a spread that grows with length: with more than one step a batch, most
-      long responses are clipped.
+    - [kl, kl_estimator, kl_place] Ju's KL is k1 of the whole response in the loss, whose expected
+      gradient is 0; here k3 of each token, averaged over the response as the rest (kl_estimator=k1
+      is Ju's, over the response's length).
     """
     return Algorithm(
         PolicyGradient(
@@ -113,8 +114,7 @@ def dr_grpo(
 ) -> Algorithm:
     """Dr. GRPO (arXiv:2503.20783): GRPO without its two biases, the spread and the length.
 
-    - The constant is the largest completion length (the paper's MAX_TOKENS); verl's default divides
-      by the padded width.
+    - [weight] The constant is the largest completion length, the paper's MAX_TOKENS.
     """
     return Algorithm(
         PolicyGradient(
@@ -130,7 +130,6 @@ def dapo(low: float = 0.2, high: float = 0.28) -> Algorithm:
     equally; mixed groups only.
 
     - Overlong shaping is a reward: `logpi.rewards.SoftOverlong`.
-    - Common code takes the token mean over the whole batch instead of each prompt's group.
     """
     return Algorithm(
         PolicyGradient(
@@ -149,8 +148,8 @@ def dapo(low: float = 0.2, high: float = 0.28) -> Algorithm:
 def gspo(low: float = 3e-4, high: float | None = 4e-4) -> Algorithm:
     """GSPO (arXiv:2507.18071): the geometric-mean ratio of the response, clipped as a whole.
 
-    - verl ships the token form (GSPO-token) and weights by tokens; here the paper's sequence form
-      and weight.
+    - [ratio, weight] verl ships the token form (GSPO-token) and weights by tokens; here the paper's
+      sequence form and weight.
     """
     return Algorithm(
         PolicyGradient(
@@ -164,11 +163,7 @@ def gspo(low: float = 3e-4, high: float | None = 4e-4) -> Algorithm:
 
 def cispo(high: float = 4.0, low: float = float("inf")) -> Algorithm:
     """CISPO (MiniMax-M1, arXiv:2506.13585): the ratio is a clipped weight without gradient, so
-    every token keeps learning.
-
-    - `high` is a distance from 1. In TRL the same name is the bound itself, and its default makes
-      every weight 0.2.
-    """
+    every token keeps learning."""
     return Algorithm(
         PolicyGradient(advantage=GroupNorm(), surrogate=ClippedScore(low, high), weight=TokenMean())
     )

@@ -10,25 +10,31 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from dataclasses import dataclass, field, is_dataclass, replace
 from functools import partial, reduce
 from typing import Any
 
 from logpi.algorithms import names
 from logpi.algorithms.composition import Algorithm
+from logpi.algorithms.parts import (
+    Axis,
+    axis_of,
+    read_estimator,
+    read_part,
+    settings_of,
+    text_of,
+)
 from logpi.algorithms.table import TABLE
 from logpi.errors import UserError, did_you_mean, wrong_type
 from logpi.objectives.policy_gradient import PolicyGradient, TruncatedIS
-from logpi.ops.divergences import Divergence, ForwardKL, JensenShannon, ReverseKL
-from logpi.ops.kl import KL, AdaptiveKL, Estimator, k1, k2, k3
+from logpi.ops.divergences import Divergence
+from logpi.ops.kl import KL, AdaptiveKL
 from logpi.ops.surrogates import Clip, DecayingClip, DualClip
 from logpi.runs.user_code import from_user_code, is_user_code
 
 __all__ = ["Method", "Option", "Options", "find_method", "known_as", "options"]
 
 Change = Callable[[Algorithm, Any], Algorithm]
-DIVERGENCES = (ReverseKL(), ForwardKL(), JensenShannon())
-ESTIMATORS: dict[str, Estimator | Divergence] = {e.name: e for e in (k1, k2, k3, *DIVERGENCES)}
 WORDS = {"bool", "int", "float", "str", "None"}
 
 HELP = {
@@ -53,13 +59,14 @@ HELP = {
     "entropy_coef": "reward of a nat of entropy",
     "correction": "for a sampler whose numerics are not the learner's",
     "correction_cap": "largest π_old/π_sampler that a token is weighted by (none: not corrected)",
+    "advantage": "estimator of the advantage",
+    "kl": "the penalty to the reference, as a whole (none: no penalty)",
     "weight": "weight of an action in the loss",
     "surrogate": "what is maximised at each action",
     "ratio": "the importance ratio, of a token or of a response",
     "kl_target": "nats a response that the KL coefficient adapts to (none: it is fixed)",
     "kl_estimator": (
-        "estimator of the penalty: k1, k2 or k3 from the action taken; reverse, forward or jsd"
-        " from whole distributions, in the loss"
+        "k1, k2 or k3 of the action taken; reverse, forward or jsd of whole distributions"
     ),
     "kl_place": "place of the penalty: reward, action or loss",
     "dual_clip": "largest ratio that pushes a bad action down, above 1 (none: no bound)",
@@ -75,6 +82,7 @@ HELP = {
     "shrink": "factor between one trial of the line search and the next",
     "trials": "trials of the line search",
     "critic": "steps of the critic's regression",
+    "trust_steps": "trust-region steps on one batch, within one bound of KL",
     "fisher_fraction": "share of the rows that the Fisher matrix is estimated on",
     "keep": "which groups enter the batch",
     "truncation": "treatment of rows that the length limit cut off",
@@ -116,10 +124,20 @@ class Option:
     def is_word(self) -> bool:
         """Whether a command line can give it; other options take objects, which only Python can
         give."""
-        return bool({k.strip() for k in self.kind.split("|")} & (WORDS - {"None"}))
+        return self.axis is not None or bool(self._kinds & (WORDS - {"None"}))
+
+    @property
+    def axis(self) -> Axis | None:
+        """The axis whose parts are its values, or None."""
+        return None if self._kinds & (WORDS - {"None"}) else axis_of(self.kind)
+
+    @property
+    def _kinds(self) -> set[str]:
+        return {k.strip() for k in self.kind.split("|")}
 
     def read(self, value: Any) -> Any:
-        """The value in logpi's words: `none` is None, verl's `low_var_kl` is k3.
+        """The value in logpi's words: `none` is None, verl's `low_var_kl` is k3, `TokenMean` is
+        that part.
 
         Raises:
             ValueError: it is not of the option's kind.
@@ -127,6 +145,8 @@ class Option:
         if isinstance(value, str):
             value = names.VALUES.get(self.name, {}).get(value, value)
             value = None if value.lower() == "none" and "None" in self.kind else value
+        if self.axis is not None and not (value is None and "None" in self._kinds):
+            return read_part(self.axis, value)
         if self.kind and (wanted := wrong_type(self.kind, value)) is not None:
             raise ValueError(f"{self.name} must be {wanted}, not {value!r}")
         return value
@@ -227,6 +247,15 @@ def options_of(method: Method) -> dict[str, Option]:
     }
 
 
+def values_of(a: Algorithm) -> dict[str, Any]:
+    """The options of an algorithm as it is, with their values.
+
+    >>> values_of(TABLE["grpo"]())["kl_place"]
+    'loss'
+    """
+    return {name: o.default for name, o in options_of(Method.of_value(a)).items()}
+
+
 def make(method: Method, own: dict[str, Any]) -> Algorithm:
     """What the row's function returns for these parameters."""
     a = method.make(**own)
@@ -263,8 +292,7 @@ def _help(method: Method, option: str) -> str:
 
 def _parameter(p: inspect.Parameter) -> Option:
     kind = "" if p.annotation is inspect.Parameter.empty else p.annotation
-    text = kind if isinstance(kind, str) else inspect.formatannotation(kind)
-    return Option(p.name, text, p.default)
+    return Option(p.name, text_of(kind), p.default)
 
 
 def _common(a: Algorithm, penalised: bool) -> Iterator[Option]:
@@ -276,7 +304,7 @@ def _common(a: Algorithm, penalised: bool) -> Iterator[Option]:
     o = a.objective
     if not isinstance(o, PolicyGradient):
         return
-    yield from (x for x in _fields(a, "objective") if x.name not in ("advantage", "kl"))
+    yield from _fields(a, "objective")
     cap = None if o.correction is None else o.correction.cap
     yield Option("correction_cap", "float | None", cap, change=_correction_cap)
     if penalised or o.kl is not None:
@@ -284,7 +312,13 @@ def _common(a: Algorithm, penalised: bool) -> Iterator[Option]:
         target = None if o.kl is None or o.kl.adapt is None else o.kl.adapt.target
         for name, kind, default, part, read in (
             ("kl_target", "float | None", target, "adapt", AdaptiveKL),
-            ("kl_estimator", "str | None", estimator, "estimator", _estimator),
+            (
+                "kl_estimator",
+                "str | None",
+                estimator,
+                "estimator",
+                partial(read_estimator, "kl_estimator"),
+            ),
             ("kl_place", "str | None", place, "place", str),
         ):
             yield Option(name, kind, default, change=partial(_penalty, name, part, read))
@@ -309,40 +343,33 @@ def _part_fields(a: Algorithm) -> Iterator[Option]:
 def _fields(a: Algorithm, *path: str) -> Iterator[Option]:
     """The fields of the part at this path as options."""
     part: Any = reduce(getattr, path, a)
-    for f in fields(part) if is_dataclass(part) else ():
-        change = partial(_set, (*path, f.name))
-        yield Option(f.name, str(f.type), getattr(part, f.name), change=change)
+    for name, kind in settings_of(part).items():
+        yield Option(name, kind, getattr(part, name), change=partial(set_at, (*path, name)))
 
 
 # --- how an option changes an algorithm ---
 
 
-def _set(path: Sequence[str], part: Any, value: Any) -> Any:
+def set_at(path: Sequence[str], part: Any, value: Any) -> Any:
     """The algorithm, or a part of it, with the field at this path set.
 
     >>> from logpi.ops.advantages import GroupNorm
-    >>> _set(("ddof",), GroupNorm(ddof=1), 0)
+    >>> set_at(("ddof",), GroupNorm(ddof=1), 0)
     GroupNorm(eps=1e-06, ddof=0)
     """
     name, *rest = path
-    if name not in {f.name for f in fields(part)}:
+    if name not in settings_of(part):
         raise ValueError(f"{type(part).__name__} has no {name}")
-    return replace(part, **{name: _set(rest, getattr(part, name), value) if rest else value})
+    return replace(part, **{name: set_at(rest, getattr(part, name), value) if rest else value})
 
 
 def _correction_cap(a: Algorithm, cap: float | None) -> Algorithm:
-    return _set(("objective", "correction"), a, None if cap is None else TruncatedIS(cap))
+    return set_at(("objective", "correction"), a, None if cap is None else TruncatedIS(cap))
 
 
 def _beta(a: Algorithm, coef: float) -> Algorithm:
     path = ("objective", "kl", "coef") if coef else ("objective", "kl")
-    return _set(path, a, coef or None)
-
-
-def _estimator(name: str) -> Estimator | Divergence:
-    if name not in ESTIMATORS:
-        raise ValueError(f"kl_estimator is one of {', '.join(ESTIMATORS)}, not {name!r}")
-    return ESTIMATORS[name]
+    return set_at(path, a, coef or None)
 
 
 def _penalty(
@@ -357,7 +384,7 @@ def _penalty(
     if isinstance(changes[part], Divergence):
         # the only place that it has
         changes["place"] = "loss"
-    return _set(("objective", "kl"), a, replace(kl, **changes))
+    return set_at(("objective", "kl"), a, replace(kl, **changes))
 
 
 def _other_clip(option: str, other: str, kind: type, a: Algorithm, value: Any) -> Algorithm:
@@ -368,4 +395,4 @@ def _other_clip(option: str, other: str, kind: type, a: Algorithm, value: Any) -
     if type(clip) is not Clip:
         raise ValueError(f"{option} needs a clipped surrogate (without {other}), not {clip}")
     numbers = () if value is True else (value,)
-    return _set(("objective", "surrogate"), a, kind(clip.low, clip.high, *numbers))
+    return set_at(("objective", "surrogate"), a, kind(clip.low, clip.high, *numbers))

@@ -55,8 +55,9 @@ def slic(beta: float = 0.1, recorded: bool = False) -> Algorithm:
 def ipo(beta: float = 0.1, length_normalised: bool = True, recorded: bool = False) -> Algorithm:
     """Identity preference optimisation (arXiv:2310.12036): a squared loss whose margin has a goal.
 
-    - β is the paper's τ. Log-ratios are averaged over tokens, as its authors' and TRL's code; the
-      paper writes the sum.
+    - β is the paper's τ.
+    - [mean] Log-ratios are averaged over tokens, as in its authors' and TRL's code; the paper
+      writes the sum.
     """
     return Algorithm(Preference(LogRatio(mean=length_normalised), Squared(beta), recorded=recorded))
 
@@ -71,7 +72,8 @@ def kto(
     """Kahneman–Tversky optimisation (arXiv:2402.01306): single responses called good or bad, no
     pairs.
 
-    - z₀ is estimated once for each batch from mismatched responses (TRL: in each micro-batch).
+    - [sampled] z₀ is estimated once for each batch from mismatched responses (TRL: in each
+      micro-batch).
     - sampled: online; good is above the mean reward of the prompt's samples, and z₀ is their mean
       log-ratio.
     """
@@ -94,8 +96,8 @@ def simpo(
     """Simple preference optimisation (arXiv:2405.14734): mean log-likelihoods with a target margin;
     no reference.
 
-    - TRL's CPOTrainer (loss_type="simpo") has the defaults β = 0.1, γ = 0.5; here within the
-      paper's ranges.
+    - [beta, gamma] TRL's CPOTrainer (loss_type="simpo") has the defaults β = 0.1, γ = 0.5; here
+      within the paper's ranges.
     """
     return Algorithm(Preference(LogLikelihood(), Logistic(beta, smoothing, gamma), sft=sft))
 

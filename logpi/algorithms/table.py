@@ -5,9 +5,11 @@
 
 An algorithm is a value; a new method is a new function here. The first paragraph of its docstring
 is its source, and each `- ` line a divergence from the paper or from common libraries; `describe`
-prints both. Rows whose baseline is made of samples are in `group_rows.py`, those that learn from
-preferences in `preference_rows.py`. Left out: the parts (`ops`), the objectives that are made of
-them (`objectives`), and options by name (`by_name.py`).
+prints both. A line that begins with `[weight]` is about the row's weight: with another one it is
+not printed. What a part does otherwise than its source is said by the part. Rows whose baseline is
+made of samples are in `group_rows.py`, those that learn from preferences in `preference_rows.py`.
+Left out: the parts (`ops`), the objectives that are made of them (`objectives`), and options by
+name (`by_name.py`).
 """
 
 from __future__ import annotations
@@ -40,12 +42,11 @@ from logpi.objectives.policy_gradient import PolicyGradient
 from logpi.ops.advantages import (
     GAE,
     GroupCenter,
-    NoReward,
     QValue,
     RewardToGo,
     TotalReward,
-    Uniform,
 )
+from logpi.ops.constant_advantages import NoReward, Uniform
 from logpi.ops.surrogates import Clip, ScoreFunction, Unclipped
 from logpi.ops.weights import SequenceSum, TokenMean
 from logpi.types import Data
@@ -61,7 +62,8 @@ __all__ = ["NAMES", "TABLE", "learning_from"]
 def policy_gradient(beta: float = 0.0) -> Algorithm:
     """Policy gradient theorem (Sutton et al. 2000): the whole trajectory's reward for each action.
 
-    - beta > 0 adds k1 in the reward, so each action also carries the KL of the whole trajectory.
+    - [advantage, kl_estimator, kl_place] beta > 0 adds k1 in the reward, so each action also
+      carries the KL of the whole trajectory.
     """
     return Algorithm(
         PolicyGradient(
@@ -76,7 +78,8 @@ def policy_gradient(beta: float = 0.0) -> Algorithm:
 def reinforce(gamma: float = 1.0, beta: float = 0.0) -> Algorithm:
     """REINFORCE (Williams 1992): return-to-go instead of the whole reward.
 
-    - beta > 0 is the KL trick: an action carries only the KL of what follows it.
+    - [advantage, kl_place] beta > 0 is the KL trick: an action carries only the KL of what follows
+      it.
     - OpenRLHF's `reinforce` is another method: here it is `reinforce_plus_plus`.
     """
     return Algorithm(
@@ -106,8 +109,8 @@ def reinforce_baseline(gamma: float = 1.0, beta: float = 0.0) -> Algorithm:
 def a2c(gamma: float = 1.0, lam: float = 0.95, beta: float = 0.0) -> Algorithm:
     """Advantage actor–critic (arXiv:1602.01783) with generalised advantages.
 
-    - The paper sums n-step returns from several threads; here λ mixes them (lam=1 gives the n-step
-      return of a fragment).
+    - [advantage] The paper sums n-step returns from several threads; here λ mixes them
+      (advantage="NStep(n=5)" for one n).
     """
     return Algorithm(
         PolicyGradient(
@@ -141,10 +144,9 @@ def trpo(gamma: float = 1.0, lam: float = 0.95) -> Algorithm:
     """Trust region policy optimisation (arXiv:1502.05477): the largest step whose KL(π_old‖π) stays
     below a bound.
 
-    - The paper estimates Q from Monte-Carlo returns; here generalised advantages, as its authors'
-      later code (arXiv:1506.02438).
-    - Advantages are whitened, which changes the gain's unit and not the step. Options: max_kl,
-      damping, cg_steps, shrink, trials, fisher_fraction.
+    - [advantage] The paper estimates Q from Monte-Carlo returns; here generalised advantages, as
+      its authors' later code (arXiv:1506.02438).
+    - [whiten, update] Advantages are whitened, which changes the gain's unit and not the step.
     """
     return Algorithm(
         PolicyGradient(
@@ -168,9 +170,10 @@ def ppo(
     """Proximal policy optimisation (arXiv:1707.06347): clipped ratios, generalised advantages,
     several passes over a batch.
 
-    - beta > 0 is RLHF's form (arXiv:2203.02155): k1 of each token in its reward.
-    - Advantages are whitened, as in the common code, not in the paper. The critic's error is not
-      clipped (value_clip=0.2 for that).
+    - [kl_estimator, kl_place] beta > 0 is RLHF's form (arXiv:2203.02155): k1 of each token in its
+      reward.
+    - [whiten] Advantages are whitened, as in the common code, not in the paper.
+    - [advantage, value_clip] The critic's error is not clipped (value_clip=0.2 for that).
     """
     return Algorithm(
         PolicyGradient(
@@ -194,8 +197,10 @@ def orz(low: float = 0.2) -> Algorithm:
     """Open-Reasoner-Zero (arXiv:2503.24290): PPO with γ = λ = 1 and no KL, so the critic is only a
     baseline.
 
-    - Its code averages over the tokens of each packed micro-batch; here over the tokens of the
-      optimiser batch.
+    - [whiten] Advantages are whitened, as in common PPO code; the paper's formula has them as they
+      are, and then (whiten=false) the expected step is the policy gradient exactly.
+    - [weight] Its code averages over the tokens of each packed micro-batch; here over the tokens of
+      the optimiser batch.
     """
     return Algorithm(
         PolicyGradient(
@@ -214,8 +219,8 @@ def reinforce_plus_plus(
     """REINFORCE++ (arXiv:2501.03262): return-to-go with the KL of each token, whitened over all
     tokens of the global batch.
 
-    - OpenRLHF calls it `reinforce`. verl's returns restart at tool tokens; here tool output is not
-      there at all.
+    - OpenRLHF calls it `reinforce`.
+    - [advantage] verl's returns restart at tool tokens; here tool output is not there at all.
     """
     return Algorithm(
         PolicyGradient(
@@ -234,8 +239,8 @@ def reinforce_plus_plus_baseline(
     """REINFORCE++-baseline (arXiv:2501.03262, v3): the group's mean as baseline, the global batch's
     spread as scale.
 
-    - The paper penalises with k2 in the loss; here beta puts k3 there. Pass another objective for
-      k2.
+    - [kl_estimator, kl_place] The paper penalises with k2 in the loss; here beta puts k3 there
+      (kl_estimator=k2 for the paper's).
     """
     return Algorithm(
         PolicyGradient(

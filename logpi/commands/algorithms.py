@@ -13,11 +13,24 @@ from logpi.jobs.options.fields import option
 HEAD = ("", "advantage", "ratio", "surrogate", "KL", "weight", "update")
 
 
+def _situations() -> list[str]:
+    from logpi.algorithms.choosing import SITUATIONS
+
+    return list(SITUATIONS)
+
+
 @dataclass(frozen=True)
 class AlgorithmList:
     """Arguments of `logpi algorithms`."""
 
     markdown: bool = option(False, help="as a Markdown table")
+    situation: str = option(
+        "",
+        help="what you have or lack: the row that we would take, why, and others",
+        choices=_situations,
+        aliases=("for",),
+    )
+    parts: bool = option(False, help="the parts of each axis instead, as their words are written")
 
 
 # fields that are left out where they have their class's default
@@ -56,6 +69,18 @@ def cells(name: str) -> tuple[str, ...]:
     return (name, advantage, *others, update)
 
 
+def parts_text() -> str:
+    """Every part of every axis: its word with its settings, and what it is."""
+    from logpi.algorithms.parts import AXES
+
+    lines = []
+    for axis in AXES.values():
+        lines += ["", f"--{axis.name}  {axis.help}"]
+        lines += [f"  {word}\n      {text}" for word, text in axis.lines()]
+    example = '--advantage "GroupNorm(ddof=0)" --weight TokenMean, or your own: mine.py:Mine(k=2)'
+    return "\n".join([f"Parts of an algorithm by word: {example}", *lines])
+
+
 def main(argv: Sequence[str]) -> int:
     a = parse(
         AlgorithmList,
@@ -63,6 +88,14 @@ def main(argv: Sequence[str]) -> int:
         "logpi algorithms",
         "The table of algorithms: each is a composition of independent choices.",
     )
+    if a.situation:
+        from logpi.algorithms.choosing import SITUATIONS
+
+        print(SITUATIONS[a.situation].text())
+        return 0
+    if a.parts:
+        print(parts_text())
+        return 0
     from logpi.algorithms import TABLE
 
     rows = [HEAD, *(cells(name) for name in TABLE)]

@@ -29,17 +29,18 @@ class Describe:
 
 
 def options_text(algorithm: str) -> str:
-    """The options of an algorithm that a command line can give, a line each, and the names of those
-    that only Python can."""
+    """The options of an algorithm that a command line can give, a line each; the names of those
+    that are parts, and of those that only Python can give."""
     from logpi.algorithms import options
 
-    rows = [(f"{o.name}={_spelt(o.default)}", o) for o in options(algorithm) if o.is_word]
-    width = max(len(text) for text, _ in rows)
+    known = options(algorithm)
+    rows = [(f"{o.name}={_spelt(o.default)}", o) for o in known if o.is_word and not o.axis]
+    width = max((len(text) for text, _ in rows), default=0)
     lines = [f"            {text:<{width}}  {_help(o)}" for text, o in rows]
-    objects = [o.name for o in options(algorithm) if not o.is_word]
-    return "\n".join(
-        [f"  options   {lines[0].strip()}", *lines[1:], f"  in Python {', '.join(objects)}"]
-    )
+    head = [f"  options   {lines[0].strip()}", *lines[1:]] if lines else []
+    parts, objects = [o.name for o in known if o.axis], [o.name for o in known if not o.is_word]
+    head += [f"  parts     {', '.join(parts)}: a word each, `logpi algorithms --parts`"]
+    return "\n".join(head + ([f"  in Python {', '.join(objects)}"] if objects else []))
 
 
 def _spelt(value: object) -> str:

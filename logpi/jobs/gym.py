@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from logpi.envs.control.presets import Preset
 from logpi.errors import as_user_errors
-from logpi.jobs.gym_parts import build, evaluator, save_policy
+from logpi.jobs.gym_parts import build, evaluator, notes, save_policy
 from logpi.jobs.job import Job, Setup, job
 from logpi.jobs.options.fields import changed, option
 from logpi.jobs.options.fingerprint import described
@@ -113,10 +113,8 @@ class Gym(Job):
         torch.set_num_threads(1)
         seed(self.seed)
         p, made, rollout, learner, updates = build(self)
-        print(
-            f"{self.env if isinstance(self.env, str) else described(self.env)}, {made.name}: {p}",
-            file=sys.stderr,
-        )
+        env = self.env if isinstance(self.env, str) else described(self.env)
+        print(f"{env}, {made.name}: {p}", *notes(self, made), sep="\n", file=sys.stderr)
         every = max(1, updates // (self.evaluations + 1)) if self.evaluations else 0
         return Setup(
             rollout,

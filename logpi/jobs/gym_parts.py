@@ -63,29 +63,46 @@ def build(a: Any) -> tuple[Preset, Algorithm, Fragments | Episodes, Any, int]:
 
 def resolved(a: Any) -> tuple[Preset, dict[str, Any]]:
     """The preset with the arguments' changes, and what is left of them for the algorithm."""
-    from logpi.algorithms import algorithm, known_as, names
+    from logpi.algorithms import algorithm, known_as, names, options
 
-    method = algorithm(a.algorithm)
-    name, fragments = method.name, method.objective.fragments
     settings = {known_as(a.algorithm, k): v for k, v in a.options.items()}
     settings = {names.JOB_NAMES.get(k, k): v for k, v in settings.items()}
+    for k in ("update", "critic", "shuffle", "micro_tokens"):
+        if k in settings:
+            raise UserError(
+                f"{k} is this command's own choice: leave it out (what there is to set:"
+                " logpi/envs/control/presets.py)"
+            )
+    row, known = algorithm(a.algorithm), {x.name for x in options(a.algorithm)}
+    own = {k: v for k, v in settings.items() if k in known and k not in STEPS}
+    method = algorithm(a.algorithm, **own)
+    # Other parts may need whole episodes where the row learns from fragments.
+    name, fragments = method.name, method.objective.fragments
+    name = name if _structure(method) == _structure(row) else ""
     variant = settings.pop("settings", None)
     changed = {x.name: settings.pop(x.name) for x in fields(Preset) if x.name in settings}
     if fragments and a.updates is not None:
-        raise UserError(f"{name} learns from fragments of a fixed size: say --steps, not --updates")
+        raise UserError(
+            f"{method.name} learns from fragments of a fixed size: say --steps, not --updates"
+        )
     if not fragments and a.steps is not None:
         raise UserError(
-            f"{name} learns from whole episodes, whose length nobody knows before: say --updates,"
-            " not --steps"
+            f"{method.name} learns from whole episodes, whose length nobody knows before: say"
+            " --updates, not --steps"
         )
     changed |= {k: v for k, v in (("steps", a.steps), ("updates", a.updates)) if v is not None}
-    own = _fallback(method)
+    fallback = _fallback(method)
     if not isinstance(a.algorithm, str):
         # An algorithm that is a value keeps its own numbers, whatever its row's are here.
-        known = preset(a.env, name, variant, own)
-        steps = {k: getattr(own, k) for k in STEPS}
-        return replace(known, options=(), **{**steps, **changed}), settings
-    return preset(a.env, name, variant, own, **changed), settings
+        its = preset(a.env, name, variant, fallback)
+        steps = {k: getattr(fallback, k) for k in STEPS}
+        return replace(its, options=(), **{**steps, **changed}), settings
+    return preset(a.env, name, variant, fallback, **changed), settings
+
+
+def _structure(method: Algorithm) -> tuple[bool, bool]:
+    """Fragments or whole episodes; compared with each other or not."""
+    return method.objective.fragments, _grouped(method)
 
 
 def _grouped(method: Algorithm) -> bool:
@@ -114,25 +131,44 @@ def make_algorithm(name: str, p: Preset, settings: Mapping[str, Any]) -> Algorit
     from logpi.algorithms import options as known
     from logpi.updates.sgd import SGD, Actions, Groups
 
-    method = algorithm(name)
+    usable = {o.name for o in known(name)}
+    options = _of_preset(name, p, settings, usable) | dict(settings)
+    method = algorithm(name, **options)
     if not method.objective.on_policy:
         raise UserError(
             f"{method.name} learns from demonstrations or preferences, not from an environment's"
             " rewards"
         )
-    usable = {o.name for o in known(name)}
-    options = {k: v for k, v in p.options if k in usable} | dict(settings)
     shuffle = Actions() if method.objective.fragments else Groups()
     sgd = SGD(
         p.epochs, p.minibatches, micro_tokens=None, max_grad_norm=p.max_grad_norm, shuffle=shuffle
     )
-    for k in ("update", "critic", "shuffle", "micro_tokens"):
-        if k in settings:
-            raise UserError(
-                f"{k} is this command's own choice: leave it out (what there is to set:"
-                " logpi/envs/control/presets.py)"
-            )
     return algorithm(name, update=method.update.with_gradient_steps(sgd), **options)
+
+
+def _of_preset(
+    name: str, p: Preset, settings: Mapping[str, Any], usable: set[str]
+) -> dict[str, Any]:
+    """The preset's options for this algorithm, but for those of a part that the user exchanged: the
+    new one has none of this name, or it was given with it."""
+    from logpi.algorithms import algorithm
+    from logpi.algorithms.parts import AXES, given_in, part_at, read_part, settings_of
+
+    row, lost = algorithm(name), set()
+    for axis in (AXES[k] for k in settings if k in AXES and settings[k] is not None):
+        part = read_part(axis, settings[axis.name])
+        lost |= set(settings_of(part_at(row, axis))) - set(settings_of(part))
+        lost |= given_in(axis, settings[axis.name])
+    return {k: v for k, v in p.options if k in usable - lost}
+
+
+def notes(a: Any, method: Algorithm) -> list[str]:
+    """The parts that the user exchanged, and what the composition warns of."""
+    from logpi.algorithms.parts import AXES, part_at
+
+    parts = [f"{k}={part_at(method, AXES[k])}" for k in a.options if k in AXES]
+    warnings = [f"warning: {x}" for x in method.objective.explain().warnings]
+    return ([f"but with {', '.join(parts)}"] if parts else []) + warnings
 
 
 def own_network(policy: Any) -> Any:

@@ -11,7 +11,7 @@ A job is a frozen dataclass of its options; training changes `job.learner`, `job
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
@@ -68,6 +68,7 @@ class Setup:
         evaluate, eval_every, save_every, shown, progress: as of `train`.
         curves: the panels of the run's picture.
         begin: called when the run's directory exists.
+        files: are kept in it from its beginning, by their names.
         end: called with the run after training; it may add files and print a report.
         close: called at the very end, however it came.
     """
@@ -84,6 +85,7 @@ class Setup:
     curves: Sequence[Any] = ()
     progress: Progress | None = None
     begin: Callable[[], object] = _nothing
+    files: Mapping[str, bytes] = field(default_factory=dict)
     end: Callable[[Any, Outcome], object] = _nothing
     close: Callable[[], object] = _nothing
 
@@ -244,6 +246,7 @@ class Job(RunArguments):
             stack.callback(setup.close)
             run = stack.enter_context(opened(self, self.COMMAND))
             setup.begin()
+            run.keep(setup.files)
             steps = train(
                 setup.rollout,
                 setup.learner,

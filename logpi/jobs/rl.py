@@ -35,6 +35,7 @@ from logpi.jobs.rl_parts import (
     rollout_and_evaluator,
     rows_and_rewards,
     sampled_ahead,
+    tokenizer_file,
     with_critic,
 )
 from logpi.jobs.seeds import command
@@ -209,6 +210,7 @@ class RL(
             self.save_every,
             curves=curves_of(data.rewards.names, rollout.conversations is not None),
             progress=progress,
+            files=tokenizer_file(policy.tokenizer),
         )
 
 

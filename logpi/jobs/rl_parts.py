@@ -144,6 +144,13 @@ def sampled_ahead(
     return stack.enter_context(ahead), ahead.resting(evaluate)
 
 
+def tokenizer_file(tokenizer: Any) -> dict[str, bytes]:
+    """The file that turns a run's token ids into text without its model (`logpi view`); none of a
+    tokenizer that is written in Python."""
+    core = getattr(tokenizer, "backend_tokenizer", None)
+    return {} if core is None else {"tokenizer/tokenizer.json": core.to_str().encode()}
+
+
 def idle_ranks(prompts: int) -> list[str]:
     """What to say of ranks that have no prompt to sample."""
     ranks = current().size
@@ -163,7 +170,9 @@ def algorithm_of(a: Any) -> Algorithm:
     from logpi.ops.selection import GROUPS, TRUNCATIONS
 
     takes = set() if isinstance(a.algorithm, Algorithm) else {o.name for o in known(a.algorithm)}
-    own = {"max_completion_length": a.max_completion_length, "sampled": True}
+    own: dict[str, Any] = {"sampled": True}
+    if "weight" not in a.options:  # which says for itself what it divides by
+        own["max_completion_length"] = a.max_completion_length
     chosen = {**{k: v for k, v in own.items() if k in takes}, **a.options}
     if a.truncation is not None:
         chosen["truncation"] = TRUNCATIONS[a.truncation]

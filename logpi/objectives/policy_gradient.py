@@ -56,6 +56,10 @@ class TruncatedIS:
 
     cap: float = 2.0
 
+    def __post_init__(self) -> None:
+        if not self.cap > 0:
+            raise ValueError(f"cap is the largest weight of an action, above 0, not {self.cap:g}")
+
     def __call__(self, logp_old: Tensor, logp_sampler: Tensor, mask: Tensor) -> Tensor:
         """[B, T] factors, constant."""
         return own(logp_old - logp_sampler, mask).exp().clamp(max=self.cap)
@@ -188,7 +192,7 @@ class PolicyGradient(Objective):
     def idle(self, batch: Batch, targets: Targets) -> Tensor:
         """[B] bool, rows whose loss and gradient are exactly 0, so they need not be evaluated."""
         empty = ~batch.mask.any(1)
-        if self._penalty("loss") or self.entropy_coef or self.value_coef:
+        if self._penalty("loss") or self.entropy_coef or (self.value_coef and self.needs_critic):
             return empty
         return empty | (targets.advantage == 0).all(1)
 
@@ -328,7 +332,7 @@ class PolicyGradient(Objective):
             terms += f" − {self.kl.coef:g} ({self.kl.estimator.equation})"
         if self.entropy_coef:
             terms += f" + {self.entropy_coef:g} H(π(·|sₜ))"
-        if self.value_coef:
+        if self.value_coef and self.needs_critic:
             terms += f" − {self.value_coef:g}·½(V(sₜ) − V̂ₜ)²"
         if terms != self.surrogate.equation:
             terms = f"[ {terms} ]"
@@ -341,8 +345,15 @@ class PolicyGradient(Objective):
             "weight": self.weight,
         }
         used = (self.advantage, self.surrogate, self.weight, *([ratio] if ratio else []))
-        sources = tuple(part.source for part in used)
-        return Explanation(f"maximise  Σₜ wₜ {terms}", tuple(self._where()), parts, sources)
+        penalties = [self.kl] if self.kl is not None and self.needs_reference else []
+        return Explanation(
+            f"maximise  Σₜ wₜ {terms}",
+            tuple(self._where()),
+            parts,
+            sources=tuple(part.source for part in used),
+            differs=tuple(line for part in (*used, *penalties) for line in part.differs),
+            warnings=tuple(line for kl in penalties for line in kl.warnings),
+        )
 
     def _where(self) -> list[str]:
         out = [self.advantage.equation]
@@ -365,7 +376,7 @@ class PolicyGradient(Objective):
             out.append(
                 f"the KL coefficient moves to keep KL near {self.kl.adapt.target:g} nats a response"
             )
-        if self.value_coef:
+        if self.value_coef and self.needs_critic:
             plus = "" if isinstance(self.advantage, QValue) else "+ V(sₜ) "
             target = f"V̂ₜ = the critic's target, Âₜ {plus}before whitening"
             if self.value_clip:

@@ -10,6 +10,7 @@ starts:
     critic  it reads `value` [B, T+1]           greedy  it reads `batch.baseline` [B]
     group   least number of samples a prompt    on_policy  the data must come from the policy itself
     bootstraps  a critic values the state after a row that was cut off
+    differs     from its source or from common code, a line each
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import torch
 from torch import Tensor
 
 from logpi.ops.groups import group_returns, group_sum, total_reward
-from logpi.ops.time import next_value, own, spread, td_error, to_go
+from logpi.ops.time import check_discounts, next_value, own, spread, td_error, to_go
 
 if TYPE_CHECKING:
     from logpi.types import Batch
@@ -36,11 +37,9 @@ __all__ = [
     "GroupNorm",
     "LeaveOneOut",
     "NStep",
-    "NoReward",
     "QValue",
     "RewardToGo",
     "TotalReward",
-    "Uniform",
 ]
 
 
@@ -52,6 +51,7 @@ class Advantage(ABC):
     group: ClassVar[int] = 1
     on_policy: ClassVar[bool] = True
     bootstraps: ClassVar[bool] = False
+    differs: ClassVar[tuple[str, ...]] = ()
     equation: ClassVar[str]
     source: ClassVar[str]
 
@@ -60,8 +60,7 @@ class Advantage(ABC):
         """[B, T] advantages in units of return."""
 
     def value_target(self, advantage: Tensor, value: Tensor | None, mask: Tensor) -> Tensor | None:
-        """[B, T] what the critic is fitted to, in units of return; None for estimators without a
-        critic."""
+        """[B, T] what the critic is fitted to, in units of return; None without a critic."""
         return None
 
 
@@ -74,16 +73,9 @@ def _critic(value: Tensor | None, who: str) -> Tensor:
     return value.detach()
 
 
-def _discounts(**named: float) -> None:
-    for name, x in named.items():
-        if not 0 <= x <= 1:
-            raise ValueError(f"{name} is between 0 and 1, not {x:g}")
-
-
 @dataclass(frozen=True)
 class TotalReward(Advantage):
-    """The whole trajectory's reward for each of its actions (policy gradient theorem; Williams
-    1992).
+    """The whole trajectory's reward for each of its actions (policy gradient theorem).
 
         Âₜ = R(τ) = Σₖ rₖ
 
@@ -100,25 +92,6 @@ class TotalReward(Advantage):
 
     def __call__(self, batch: Batch, value: Tensor | None = None) -> Tensor:
         return spread(total_reward(batch), batch.mask)
-
-
-@dataclass(frozen=True)
-class NoReward(Advantage):
-    """Rewards are measured and teach nothing: what the policy learns stands elsewhere in the
-    objective, say a penalty to a teacher.
-
-        Âₜ = 0
-
-    >>> from logpi.testing import row
-    >>> NoReward()(row([-1., -1., -1., 5.]))
-    tensor([[0., 0., 0., 0.]])
-    """
-
-    equation: ClassVar[str] = "Âₜ = 0"
-    source: ClassVar[str] = "no reward"
-
-    def __call__(self, batch: Batch, value: Tensor | None = None) -> Tensor:
-        return torch.zeros_like(batch.reward)
 
 
 @dataclass(frozen=True)
@@ -144,7 +117,7 @@ class RewardToGo(Advantage):
     source: ClassVar[str] = "REINFORCE: Williams 1992"
 
     def __post_init__(self) -> None:
-        _discounts(gamma=self.gamma)
+        check_discounts(gamma=self.gamma)
 
     @property
     def equation(self) -> str:  # type: ignore[override]
@@ -183,7 +156,7 @@ class GAE(Advantage):
     source: ClassVar[str] = "GAE: Schulman et al. 2016, arXiv:1506.02438"
 
     def __post_init__(self) -> None:
-        _discounts(gamma=self.gamma, lam=self.lam)
+        check_discounts(gamma=self.gamma, lam=self.lam)
 
     @property
     def equation(self) -> str:  # type: ignore[override]
@@ -227,7 +200,7 @@ class NStep(Advantage):
     source: ClassVar[str] = "n-step return: Watkins 1989; A3C: Mnih et al. 2016, arXiv:1602.01783"
 
     def __post_init__(self) -> None:
-        _discounts(gamma=self.gamma)
+        check_discounts(gamma=self.gamma)
         if not (self.n >= 1 and (self.n == math.inf or self.n == int(self.n))):
             raise ValueError(f"n is a whole number of steps from 1, or infinity, not {self.n:g}")
 
@@ -267,7 +240,7 @@ class QValue(Advantage):
     source: ClassVar[str] = "policy gradient with Q values: Sutton et al. 2000"
 
     def __post_init__(self) -> None:
-        _discounts(gamma=self.gamma)
+        check_discounts(gamma=self.gamma)
 
     @property
     def equation(self) -> str:  # type: ignore[override]
@@ -315,13 +288,13 @@ class GroupNorm(Advantage):
     One number for all actions of a row. A group whose returns are all equal has advantage exactly
     0, never NaN and never rounding noise over ε. Because of the division by the spread GRPO's
     direction differs from the policy gradient where prompts differ in difficulty (theory:
-    1/√(p(1−p))). Rows without an own action do not count. TRL has ε = 1e-4, verl 1e-6.
+    1/√(p(1−p))). Rows without an own action do not count.
 
     Attributes:
         eps: added to the standard deviation, in units of return.
         ddof: 1 for the sample standard deviation (the common code), 0 for the population's.
     Raises:
-        ValueError: a group of one.
+        ValueError: a group of one; an ε below 0, or another ddof.
 
     >>> from logpi.testing import group
     >>> GroupNorm()(group([1., 0., 1., 0.]))[:, 0]
@@ -332,6 +305,12 @@ class GroupNorm(Advantage):
     ddof: int = 1
     group: ClassVar[int] = 2
     source: ClassVar[str] = "GRPO: Shao et al. 2024, arXiv:2402.03300"
+
+    differs: ClassVar[tuple[str, ...]] = ("GRPO's std has no ε (TRL 1e-4, verl 1e-6).",)
+
+    def __post_init__(self) -> None:
+        if not (self.eps >= 0 and self.ddof in (0, 1)):
+            raise ValueError(f"GroupNorm needs eps of at least 0 and ddof 0 or 1, got {self}")
 
     @property
     def equation(self) -> str:  # type: ignore[override]
@@ -402,19 +381,3 @@ class GreedyBaseline(Advantage):
                 " prompt: let the rollout make it (greedy=True)"
             )
         return own(to_go(batch.reward, batch.mask, 1.0) - batch.baseline[:, None], batch.mask)
-
-
-@dataclass(frozen=True)
-class Uniform(Advantage):
-    """Every own action has advantage 1: supervised learning is a policy gradient on someone else's
-    trajectories.
-
-    Âₜ = 1
-    """
-
-    on_policy: ClassVar[bool] = False
-    equation: ClassVar[str] = "Âₜ = 1"
-    source: ClassVar[str] = "maximum likelihood"
-
-    def __call__(self, batch: Batch, value: Tensor | None = None) -> Tensor:
-        return batch.mask.to(batch.logp.dtype)

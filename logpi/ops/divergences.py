@@ -36,6 +36,10 @@ class Divergence(ABC):
     top: int = 64
     name: ClassVar[str]
     equation: ClassVar[str]
+    # as of `kl.Estimator`: the gradient is the divergence's own, in the only place that it has
+    reward: ClassVar[str] = ""
+    loss: ClassVar[str] = ""
+    idle: ClassVar[str] = ""
     source: ClassVar[str] = "on-policy distillation: Agarwal et al. 2023, arXiv:2306.13649"
 
     def __post_init__(self) -> None:

@@ -39,11 +39,16 @@ class Estimator:
 
     Attributes:
         name: by which it is known. equation: of it. function: computes it.
+        reward, loss: what its gradient is in that place, if not that of the KL which it estimates.
+        idle: the place in which its expected gradient is 0, or "".
     """
 
     name: str
     equation: str
     function: Callable[[Tensor, Tensor], Tensor]
+    reward: str = ""
+    loss: str = ""
+    idle: str = ""
 
     def __call__(self, logp: Tensor, logp_ref: Tensor) -> Tensor:
         return self.function(logp, logp_ref)
@@ -64,9 +69,16 @@ def _k3(logp: Tensor, logp_ref: Tensor) -> Tensor:
     return (logp_ref - logp).expm1() - (logp_ref - logp)
 
 
-k1 = Estimator("k1", "log(π/π_ref)", _k1)
-k2 = Estimator("k2", "½ log²(π/π_ref)", _k2)
-k3 = Estimator("k3", "π_ref/π − log(π_ref/π) − 1", _k3)
+_NO_KLS = "has the gradient of no KL (`logpi lab kl`): k1 has that of KL(π‖π_ref) there"
+k1 = Estimator("k1", "log(π/π_ref)", _k1, idle="loss")
+k2 = Estimator("k2", "½ log²(π/π_ref)", _k2, reward=_NO_KLS)
+k3 = Estimator(
+    "k3",
+    "π_ref/π − log(π_ref/π) − 1",
+    _k3,
+    reward=_NO_KLS,
+    loss="has the gradient of the forward KL(π_ref‖π), though its value is KL(π‖π_ref)",
+)
 
 
 def exact(logits: Tensor, logits_ref: Tensor) -> Tensor:
@@ -144,3 +156,23 @@ class KL:
             )
         if self.coef < 0:
             raise ValueError(f"KL coefficient must not be negative, got {self.coef:g}")
+
+    @property
+    def differs(self) -> tuple[str, ...]:
+        """What the penalty's gradient is, where it is not that of KL(π‖π_ref)."""
+        said = self.estimator.loss if self.place == "loss" else self.estimator.reward
+        return (f"{self.estimator} in the {self.place} {said}.",) if said else ()
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """That the penalty does nothing, where it is so.
+
+        >>> KL(0.1, k1, "loss").warnings[0][:43], KL(0.1, k1, "reward").warnings
+        ('k1 in the loss has an expected gradient of ', ())
+        """
+        if self.place != self.estimator.idle:
+            return ()
+        return (
+            f"{self.estimator} in the {self.place} has an expected gradient of 0 on-policy, so the"
+            " penalty does nothing on average: take kl_place=reward, or kl_estimator=k2",
+        )

@@ -23,9 +23,11 @@ class Ratio(ABC):
 
     Attributes:
         by_action: an action's ratio depends on that action alone, not on the rest of its row.
+        differs: from its source or from common code, a line each.
     """
 
     by_action: ClassVar[bool] = False
+    differs: ClassVar[tuple[str, ...]] = ()
     equation: ClassVar[str]
     source: ClassVar[str]
 
@@ -68,6 +70,14 @@ class SequenceRatio(Ratio):
     @property
     def equation(self) -> str:  # type: ignore[override]
         return "ρ = (π(y|x) / π_old(y|x))^(1/|y|)" if self.mean else "ρ = π(y|x) / π_old(y|x)"
+
+    @property
+    def differs(self) -> tuple[str, ...]:  # type: ignore[override]
+        spread = (
+            "The product ratio's spread grows with the length: with more than one step a batch,"
+            " most long responses are clipped."
+        )
+        return () if self.mean else (spread,)
 
     def __call__(self, logp: Tensor, logp_old: Tensor, mask: Tensor) -> Tensor:
         total = own(logp - logp_old, mask).sum(1, keepdim=True)

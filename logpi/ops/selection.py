@@ -128,6 +128,10 @@ class MixedOutcomes(DropUniform):
     max_rounds: int = 10
     refill: ClassVar[bool] = True
 
+    def __post_init__(self) -> None:
+        if self.max_rounds < 1:
+            raise ValueError(f"max_rounds must be at least 1, not {self.max_rounds}")
+
     @property
     def rounds(self) -> int:
         return self.max_rounds

@@ -35,9 +35,14 @@ def _exp(log_ratio: Tensor) -> Tensor:
 
 
 class Surrogate(ABC):
-    """An objective of one action; see the module's docstring for the contract."""
+    """An objective of one action; see the module's docstring for the contract.
+
+    Attributes:
+        uses_ratio: it reads the ratio. differs: from its source or from common code, a line each.
+    """
 
     uses_ratio: ClassVar[bool] = True
+    differs: ClassVar[tuple[str, ...]] = ()
     equation: ClassVar[str]
     source: ClassVar[str]
 
@@ -202,6 +207,10 @@ class ClippedScore(Surrogate):
     low: float = float("inf")
     high: float = 4.0
     source: ClassVar[str] = "CISPO: MiniMax-M1 2025, arXiv:2506.13585"
+    differs: ClassVar[tuple[str, ...]] = (
+        "`high` is a distance from 1; in TRL's CISPO the same name is the bound itself, and its"
+        " default makes every weight 0.2.",
+    )
 
     def __post_init__(self) -> None:
         _distances(self.low, self.high)

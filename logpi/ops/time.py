@@ -15,7 +15,14 @@ from torch import Tensor
 if TYPE_CHECKING:
     from logpi.types import Batch
 
-__all__ = ["next_value", "own", "spread", "td_error", "to_go"]
+__all__ = ["check_discounts", "next_value", "own", "spread", "td_error", "to_go"]
+
+
+def check_discounts(**named: float) -> None:
+    """Raises ValueError: a discount is not between 0 and 1."""
+    for name, x in named.items():
+        if not 0 <= x <= 1:
+            raise ValueError(f"{name} is between 0 and 1, not {x:g}")
 
 
 def own(x: Tensor, mask: Tensor) -> Tensor:

@@ -26,9 +26,11 @@ class Weight(ABC):
 
     Attributes:
         by_action: every action of the batch counts the same, whatever row it is in.
+        differs: from its source or from common code, a line each.
     """
 
     by_action: ClassVar[bool] = False
+    differs: ClassVar[tuple[str, ...]] = ()
     equation: ClassVar[str]
     source: ClassVar[str]
 
@@ -64,6 +66,9 @@ class GroupTokenMean(Weight):
 
     equation: ClassVar[str] = "wₜ = 1 / (P · own actions of the prompt's group)"
     source: ClassVar[str] = "DAPO: Yu et al. 2025, arXiv:2503.14476"
+    differs: ClassVar[tuple[str, ...]] = (
+        "DAPO's common code takes the mean over the tokens of the whole batch (TokenMean).",
+    )
 
     def __call__(self, mask: Tensor, group: Tensor) -> Tensor:
         tokens = group_sum(mask.sum(1), group).clamp(min=1)[:, None]
@@ -117,6 +122,9 @@ class FixedLength(Weight):
 
     length: int
     source: ClassVar[str] = "Dr. GRPO: Liu et al. 2025, arXiv:2503.20783"
+    differs: ClassVar[tuple[str, ...]] = (
+        "verl's default divides by the padded width of the batch instead of a constant.",
+    )
 
     def __post_init__(self) -> None:
         if self.length <= 0:

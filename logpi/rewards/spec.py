@@ -14,8 +14,6 @@ Left out: the rewards themselves (each has its file), and any other configuratio
 
 from __future__ import annotations
 
-import ast
-import inspect
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -38,6 +36,7 @@ from logpi.rewards.qa import AnswerF1, AnswerMatch
 from logpi.rewards.tool_calls import ToolCalls, ToolFormat, ToolLength
 from logpi.rewards.user import user_reward
 from logpi.rewards.weighted import Weighted
+from logpi.runs.words import build, parse_call
 
 NAMES: dict[str, Callable[..., Any]] = {
     "exact": ExactAnswer,
@@ -63,61 +62,6 @@ NAMES: dict[str, Callable[..., Any]] = {
 # the largest weight: float32 holds the square of a sum
 HEAVIEST = 1e6
 _WEIGHT = re.compile(r"(.+):([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)", re.DOTALL)
-
-
-def parse_call(text: str) -> tuple[str, list[Any], dict[str, Any]]:
-    """The name, positional and named arguments of `name` or `name(1, key="x")`. Arguments are
-    literals.
-
-    Raises:
-        ValueError: another form.
-
-    >>> parse_call("soft_overlong(512, cache=128)")
-    ('soft_overlong', [512], {'cache': 128})
-    """
-    text = text.strip()
-    if re.fullmatch(r"[\w-]+", text):
-        return text.replace("-", "_"), [], {}
-    try:
-        call = ast.parse(text, mode="eval").body
-        if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name):
-            raise ValueError
-        named = {k.arg: _literal(k.value) for k in call.keywords if k.arg}
-        return call.func.id, [_literal(a) for a in call.args], named
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        raise ValueError(
-            f"cannot read {text!r}: write NAME or NAME(value, option=value), a text that is not one"
-            " word in quotes"
-        ) from None
-
-
-def _literal(node: ast.expr) -> Any:
-    """The value of a literal. A bare word is a text: `language(en)` needs no quotes in a shell."""
-    return node.id if isinstance(node, ast.Name) else ast.literal_eval(node)
-
-
-def build(
-    kind: str, name: str, make: Callable[..., Any], args: Sequence[Any], options: dict[str, Any]
-) -> Any:
-    """`make(*args, **options)`.
-
-    Raises:
-        ValueError: in one line: an unknown option and the nearest known one, a missing or surplus
-            argument, a wrong type.
-    """
-    known = inspect.signature(make).parameters
-    for option in options:
-        if option not in known:
-            raise ValueError(f"{kind} {name!r} has no option {option!r}; {nearest(option, known)}")
-    try:
-        inspect.signature(make).bind(*args, **options)
-    except TypeError as error:
-        raise ValueError(f"{kind} {name!r}: {error}; its options are: {', '.join(known)}") from None
-    try:
-        return make(*args, **options)
-    # a text in place of a number, or the reverse
-    except (TypeError, AttributeError, OverflowError) as error:
-        raise ValueError(f"{kind} {name!r}: {error}") from None
 
 
 def reward(spec: str, device: str = "cpu") -> Weighted:

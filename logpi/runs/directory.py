@@ -8,6 +8,7 @@
       checkpoints/           step-000010/ …
       latest  best           the names of the newest and of the best checkpoint
       model/                 the final model
+      tokenizer/             tokenizer.json, to read the tokens of samples with
       curves.png  tensorboard/
 
     with Run.create("runs/addition", "rl", arguments) as run:   # or Run.open(path), to resume
@@ -186,6 +187,15 @@ class Run:
     def samples(self, step: int, rows: Iterable[Mapping[str, Any]], kind: str = "step") -> None:
         """Add rows for people to read to `samples/<kind>-<step>.jsonl`."""
         self._append(self.path / "samples" / f"{kind}-{step:06d}.jsonl", rows)
+
+    def keep(self, files: Mapping[str, bytes]) -> None:
+        """Write files that the run is read with, each whole; those that are there stay."""
+        for name, data in files.items():
+            path = self.path / name
+            if not path.exists():
+                with self._reported(f"write {path}"):
+                    path.parent.mkdir(exist_ok=True)
+                    disk.write(path, data)
 
     def checkpoint(self, step: int, state: Any, keep: int = 2, best: bool = False) -> None:
         """Write the state after `step`; keep the last `keep`, and the last that was marked `best`.

@@ -227,6 +227,6 @@ def markdown() -> str:
     """The table as Markdown, for the guide."""
     lines = ["| metrics | meaning | worry when |", "|---|---|---|"]
     for group in METRICS:
-        names = ", ".join(f"`{name.replace('*', 'NAME')}`" for name in group.names)
+        names = ", ".join(f"`{name.replace('*', '…')}`" for name in group.names)
         lines.append(f"| {names} | {group.meaning} | {group.worry} |")
     return "\n".join(lines)

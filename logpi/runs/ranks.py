@@ -70,6 +70,9 @@ class JointRun:
         if self.run is not None:
             self.run.samples(step, rows, kind)
 
+    def keep(self, files: Mapping[str, bytes]) -> None:
+        self._first(lambda run: run.keep(files))
+
     def checkpoint(self, step: int, state: Any, keep: int = 2, best: bool = False) -> None:
         directory, about = self.history.directory(step), {"step": step, "best": best}
         self._first(lambda run: run.sync(step))

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from logpi.errors import RunError
+from logpi.errors import RunError, nearest
 from logpi.runs.directory import read_arguments
 from logpi.runs.disk import reported
 from logpi.runs.metrics import is_time, names, read_metrics, read_rows
@@ -57,7 +57,7 @@ class Metrics(Mapping[str, Series]):
     def __getitem__(self, name: str) -> Series:
         pairs = {r["step"]: r[name] for r in self._records if isinstance(r.get(name), int | float)}
         if not pairs:
-            raise KeyError(name)
+            raise KeyError(f"no metric {name!r}; {nearest(name, self._names)}")
         steps = np.array(sorted(pairs), dtype=np.int64)
         return Series(steps, np.array([pairs[s] for s in steps.tolist()], dtype=np.float64))
 

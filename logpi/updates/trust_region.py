@@ -1,4 +1,4 @@
-"""One trust-region step of the policy, whose KL it bounds, and the critic's regression.
+"""Trust-region steps of the policy, whose KL they bound, and the critic's regression.
 
 The mathematics is in `ops/trust_region.py`; gradient steps are in `updates/sgd.py`.
 """
@@ -6,7 +6,7 @@ The mathematics is in `ops/trust_region.py`; gradient steps are in `updates/sgd.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol, Self, runtime_checkable
 
@@ -15,6 +15,7 @@ from torch import nn
 
 from logpi.distributed.world import current
 from logpi.ops.trust_region import (
+    LineSearch,
     add_,
     conjugate_gradient,
     fisher_vector_product,
@@ -50,9 +51,27 @@ class DistributionalPolicy(Policy, Protocol):
 
 
 @dataclass(frozen=True)
+class _Region:
+    """Where a step is looked for.
+
+    Attributes:
+        policy: the policy that moves. batch: all rows. sample: those that F is estimated on.
+        old: the distributions of π_old in the states of `batch`. score: the loss of `batch` now.
+        params: what moves.
+    """
+
+    policy: DistributionalPolicy
+    batch: Batch
+    sample: Batch
+    old: Any
+    score: Callable[[], Tensor]
+    params: list[nn.Parameter]
+
+
+@dataclass(frozen=True)
 class TrustRegion:
-    """Trust region policy optimisation (Schulman et al. 2015, arXiv:1502.05477): one
-    natural-gradient step with a bound on its KL.
+    """Trust region policy optimisation (Schulman et al. 2015, arXiv:1502.05477): a natural-gradient
+    step with a bound on its KL, or several.
 
         maximise the objective  subject to  mean KL(π_old(·|s) ‖ π(·|s)) ≤ δ
 
@@ -73,6 +92,9 @@ class TrustRegion:
             Fisher-vector products are computed on. They take most of a step's time, and an
             estimate of F is enough (the paper takes a tenth). Gradient and line search see every
             row, so the bound on KL holds.
+        trust_steps: n ≥ 1 steps on one batch, each with the gradient where the last one ended (Ju,
+            *Maths for Policy Gradient Methods*, section 2.4.2: "repeat a few times"). The bound
+            holds from π_old to the end of all; each begins with 1/n of the single step's length.
     """
 
     max_kl: float = 0.01
@@ -83,6 +105,7 @@ class TrustRegion:
     critic: SGD = SGD(epochs=10, max_grad_norm=None)
     micro_tokens: int | None = 16_384
     fisher_fraction: float = 1.0
+    trust_steps: int = 1
 
     def __post_init__(self) -> None:
         if not self.max_kl > 0:
@@ -94,11 +117,13 @@ class TrustRegion:
                 f"fisher_fraction is a share of the rows, in (0, 1], not {self.fisher_fraction:g}"
             )
         if not (
-            self.damping >= 0 and self.cg_steps >= 1 and self.trials >= 1 and 0 < self.shrink < 1
+            self.damping >= 0
+            and min(self.cg_steps, self.trials, self.trust_steps) >= 1
+            and 0 < self.shrink < 1
         ):
             raise ValueError(
-                "damping is at least 0, cg_steps and trials at least 1, shrink within (0, 1):"
-                f" {self}"
+                "damping is at least 0, cg_steps, trials and trust_steps at least 1, shrink within"
+                f" (0, 1): {self}"
             )
 
     @property
@@ -130,7 +155,7 @@ class TrustRegion:
             )
 
     def __call__(self, inputs: UpdateInputs) -> Iterator[dict[str, float]]:
-        """Yields the metrics of the one step, after it was made and the critic fitted."""
+        """Yields the metrics, after the steps were made and the critic fitted."""
         # The other attention kernels have no second derivative.
         with nn.attention.sdpa_kernel(nn.attention.SDPBackend.MATH):
             metrics, moved = self._step(inputs)
@@ -156,32 +181,54 @@ class TrustRegion:
         gradient = -flat([x for x in slopes if x is not None], params)
         with torch.no_grad():
             old = policy.distributions(batch)
-        here = policy.distributions(self._sample(batch, inputs.generator))
+
+        def score() -> Tensor:
+            return objective.loss(batch, targets, weight, policy.evaluate(batch))[0]
+
+        report |= {"loss": float(loss.detach()), "grad_norm": float(gradient.norm())}
+        steps: list[LineSearch] = []
+        for number in range(self.trust_steps):
+            if number:
+                loss = score()
+                gradient = -flat(torch.autograd.grad(loss, params, allow_unused=True), params)
+            here = self._sample(batch, inputs.generator)
+            within = _Region(policy, batch, here, old, score, params)
+            steps.append(self._natural_step(within, loss, gradient))
+            if not steps[-1].fraction:
+                break
+        return report | self._report(steps), params
+
+    def _natural_step(self, region: _Region, loss: Tensor, gradient: Tensor) -> LineSearch:
+        """Along F⁻¹g, as far as the objective is better and KL(π_old ‖ π) stays below the bound."""
+        params, policy = region.params, region.policy
+        here = policy.distributions(region.sample)
         product = fisher_vector_product(here.kl(here.detach()).mean(), params, self.damping)
+        # KL grows as the square of the way, so n steps in a line of δ/n² each reach δ.
         step = largest_step(
-            conjugate_gradient(product, gradient, self.cg_steps), product, self.max_kl
+            conjugate_gradient(product, gradient, self.cg_steps),
+            product,
+            self.max_kl / self.trust_steps**2,
         )
         start = [p.detach().clone() for p in params]
 
         @torch.no_grad()
         def attempt(fraction: float) -> tuple[float, float]:
             add_(params, start, step * fraction if fraction else torch.zeros_like(step))
-            after, _ = objective.loss(batch, targets, weight, policy.evaluate(batch))
-            return float(loss.detach() - after), float(policy.distributions(batch).kl(old).mean())
+            gain = float(loss.detach() - region.score())
+            return gain, float(policy.distributions(region.batch).kl(region.old).mean())
 
-        taken = line_search(attempt, self.max_kl, self.shrink, self.trials)
-        return (
-            report
-            | {
-                "loss": float(loss.detach()),
-                "grad_norm": float(gradient.norm()),
-                "trust/kl": taken.kl,
-                "trust/gain": taken.gain,
-                "trust/fraction": taken.fraction,
-                "trust/trials": float(taken.trials),
-            },
-            params,
-        )
+        return line_search(attempt, self.max_kl, self.shrink, self.trials)
+
+    def _report(self, steps: list[LineSearch]) -> dict[str, float]:
+        """The KL from π_old to where the last step that was taken ended, and all gains."""
+        taken = [s for s in steps if s.fraction]
+        report = {
+            "trust/kl": taken[-1].kl if taken else 0.0,
+            "trust/gain": sum(s.gain for s in steps),
+            "trust/fraction": steps[0].fraction,
+            "trust/trials": float(sum(s.trials for s in steps)),
+        }
+        return report | ({"trust/steps": float(len(taken))} if self.trust_steps > 1 else {})
 
     def _sample(self, batch: Batch, generator: torch.Generator) -> Batch:
         """The rows with an own action that F is estimated on."""

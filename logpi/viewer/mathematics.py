@@ -4,7 +4,7 @@ It is composed from the run's arguments as the job composed it. This needs torch
 process of its own, once for each composition, and the server stays small. An algorithm from a
 user's file would be that file's code: it is not run.
 
-    python -m logpi.viewer.mathematics < arguments.json
+    python -m logpi.viewer.mathematics < compositions.json      # a list
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Mapping
-from functools import lru_cache
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 SECONDS = 60
@@ -23,6 +23,35 @@ ALGORITHMS = {"sft": "sft", "reward-model": "reward_model"}
 
 def objective_json(command: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
     """The objective as JSON, or `{"why": …}`: why there is none to show."""
+    return objectives_json([(command, arguments)])[0]
+
+
+def objectives_json(runs: Sequence[tuple[str, Mapping[str, Any]]]) -> list[dict[str, Any]]:
+    """As `objective_json`, of several runs: (command, arguments) of each."""
+    words = [_words(command, arguments) for command, arguments in runs]
+    new = sorted({w for w in words if isinstance(w, str) and w not in _composed})
+    if new:
+        _composed.update(zip(new, _compose_apart(new), strict=True))
+    answers = (_composed[w] if isinstance(w, str) else w for w in words)
+    return [
+        answer | ({"note": PRESET} if command == "gym" and "title" in answer else {})
+        for answer, (command, _) in zip(answers, runs, strict=True)
+    ]
+
+
+# composition -> its JSON
+_composed: dict[str, dict[str, Any]] = {}
+# arguments that change the composition
+WORDS = ("options", "truncation", "groups", "max_completion_length", "dtype", "sampler")
+PRESET = (
+    "The preset of the environment may set other numbers (gamma, lambda, clips): the run's own"
+    " output says them."
+)
+DAMAGED = {"why": "the objective cannot be composed: it may be of another version"}
+
+
+def _words(command: str, arguments: Mapping[str, Any]) -> str | dict[str, Any]:
+    """What a composition is made from, or why there is none."""
     name = arguments.get("algorithm") or ALGORITHMS.get(command)
     if isinstance(name, Mapping):
         return {"why": f"the algorithm is an object of a Python program: {name.get('object')}"}
@@ -31,21 +60,20 @@ def objective_json(command: str, arguments: Mapping[str, Any]) -> dict[str, Any]
     if ":" in name or name.endswith(".py"):
         return {"why": f"the algorithm is a user's own, {name}; its file is not run here"}
     words = {k: arguments.get(k) for k in WORDS} | {"algorithm": name}
-    return _composed(json.dumps(words, sort_keys=True))
+    return json.dumps(words, sort_keys=True)
 
 
-# arguments that change the composition
-WORDS = ("options", "truncation", "groups", "max_completion_length", "dtype", "sampler")
-
-
-@lru_cache(maxsize=256)
-def _composed(words: str) -> dict[str, Any]:
+def _compose_apart(words: Sequence[str]) -> list[dict[str, Any]]:
+    """The compositions, made in one process with torch."""
     command = [sys.executable, "-m", "logpi.viewer.mathematics"]
     try:
-        run = subprocess.run(command, input=words, capture_output=True, text=True, timeout=SECONDS)
-        return json.loads(run.stdout)
+        run = subprocess.run(
+            command, input=f"[{','.join(words)}]", capture_output=True, text=True, timeout=SECONDS
+        )
+        answers = json.loads(run.stdout)
     except (OSError, ValueError, subprocess.TimeoutExpired):
-        return {"why": "the objective cannot be composed: it may be of another version"}
+        return [DAMAGED] * len(words)
+    return answers if len(answers) == len(words) else [DAMAGED] * len(words)
 
 
 def compose(words: Mapping[str, Any]) -> dict[str, Any]:
@@ -69,13 +97,16 @@ def compose(words: Mapping[str, Any]) -> dict[str, Any]:
         if words.get("groups") in GROUPS:
             chosen["keep"] = GROUPS[words["groups"]]
         method = algorithm(name, **{k: v for k, v in chosen.items() if k in known})
-    except (UserError, ValueError, TypeError) as error:
+        own = words.get("sampler") in (None, "own") and words.get("dtype") in (None, "float32")
+        if not own and words.get("sampler") is not None:
+            method = replace(method, objective=method.objective.corrected())
+    except (AttributeError, UserError, ValueError, TypeError) as error:
         return {"why": f"this version cannot compose it: {error}"}
     return _json(method)
 
 
 def _json(method: Any) -> dict[str, Any]:
-    from logpi.algorithms.description import Description, choices, latex
+    from logpi.algorithms.description import Description, choices, divergences, latex
 
     explanation = method.objective.explain()
     formulas = [explanation.goal, *explanation.where]
@@ -86,7 +117,7 @@ def _json(method: Any) -> dict[str, Any]:
         "text": "\n".join([explanation.goal, *(f"where  {x}" for x in explanation.where)]),
         "parts": [[axis, choice] for axis, choice in choices(method).items()],
         "sources": list(dict.fromkeys(explanation.sources)),
-        "differs": list(method.differs),
+        "differs": list(divergences(method)),
         "description": str(Description(method)),
     }
 
@@ -115,4 +146,4 @@ def _mathml(formulas: list[str]) -> str:
 
 
 if __name__ == "__main__":
-    print(json.dumps(compose(json.load(sys.stdin))))
+    print(json.dumps([compose(words) for words in json.load(sys.stdin)]))

@@ -8,6 +8,7 @@ one run's page (`run_page.py`).
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import re
 import time
@@ -15,15 +16,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from logpi.runs.summary import Summary
 from logpi.viewer.files import Folders, ViewError, read_json
 from logpi.viewer.metrics_tail import read_on
+from logpi.viewer.samples_lines import has_responses
 
 # Folders without runs, and with many files.
 PASSED = {"samples", "checkpoints", "model", "tokenizer", "tensorboard", "wandb", "mlruns"}
 DEEPEST, MOST = 8, 20_000
+PATIENCE = 1.0  # seconds that a list may take to read metrics
 KEPT = 2.0  # seconds that the list of folders is kept
 FRESH = 60.0  # seconds in which a run of another machine that logs is taken for running
 # Files that a command without metrics leaves when it has ended.
@@ -75,27 +79,30 @@ class RunsIndex:
         """The runs that a run holds: its seeds, its cells, its stages."""
         return [r for r in self.runs() if run.path in r.path.parents]
 
-    def record(self, run: FoundRun) -> RunRecord:
-        """What is known of a run, read on to the newest."""
+    def record(self, run: FoundRun, deadline: float = math.inf) -> RunRecord:
+        """What is known of a run, read on to the newest, or until a time."""
         record = self._records.setdefault(run.id, RunRecord(self.folders, run))
-        record.read_on()
+        record.read_on(deadline)
         return record
 
     def listed(self) -> dict[str, Any]:
-        """The list as JSON."""
-        locks, runs = locked(), self.runs()
+        """The list as JSON. Of many long runs the metrics are read over several requests."""
+        locks, runs, deadline = locked(), self.runs(), time.monotonic() + PATIENCE
         rows = []
         for run in runs:
             with suppress(ViewError):
-                rows.append(self.shown(run, locks))
+                rows.append(self.shown(run, locks, deadline))
         roots = [str(root) for root in self.folders.roots]
         return {"roots": roots, "runs": rows, "notes": self.notes}
 
-    def shown(self, run: FoundRun, locks: set[int] | None = None) -> dict[str, Any]:
+    def shown(
+        self, run: FoundRun, locks: set[int] | None = None, deadline: float = math.inf
+    ) -> dict[str, Any]:
         """One run of the list as JSON. Raises ViewError: it was deleted."""
-        record = self.record(run)
+        locks = locked() if locks is None else locks
+        record = self.record(run, deadline)
         children = [] if record.summary.names else self.below(run)
-        states = [self.record(child).state(locks, ()) for child in children]
+        states = [self.record(child, deadline).state(locks, ()) for child in children]
         return record.shown(locks, states)
 
     def _search(self) -> None:
@@ -173,14 +180,21 @@ class RunRecord:
         self.summary = Summary()
         self._stamp: tuple[int, int] | None = None
         self._end = 0
+        self._lock = Lock()
+        self._responses = False
 
-    def read_on(self) -> None:
-        """Read what was added. Raises ViewError: the run was deleted."""
+    def read_on(self, deadline: float = math.inf) -> None:
+        """Read what was added, until a time. Raises ViewError: the run was deleted."""
         if not self.run.path.is_dir():
             raise ViewError(f"{self.run.shown} was deleted or renamed")
-        self._read_arguments()
+        # several requests may ask at once
+        with self._lock:
+            self._read_arguments()
+            self._read_metrics(deadline)
+
+    def _read_metrics(self, deadline: float) -> None:
         more = True
-        while more:
+        while more and time.monotonic() < deadline:
             try:
                 with self.folders.open(self.run.path / "metrics.jsonl") as file:
                     reading = read_on(file, self._end)
@@ -285,9 +299,19 @@ class RunRecord:
             "started": _modified(path / "versions.json"),
             "updated": max((t for t in times if t), default=0.0),
             "spark": summary.spark(),
-            "samples": (path / "samples").is_dir() or (path / "responses.jsonl").is_file(),
+            "samples": self._has_responses(),
             "why": self.why or (summary.sentence if state == "collapsed" else ""),
         }
+
+    def _has_responses(self) -> bool:
+        """Whether responses are kept, by one of the files; asked again until there are some."""
+        if not self._responses:
+            names = _listed(self.run.path / "samples")[0]
+            places = [self.run.path / "samples" / name for name in sorted(names)[-1:]]
+            for path in [*places, self.run.path / "responses.jsonl"]:
+                with suppress(ViewError), self.folders.open(path) as file:
+                    self._responses |= has_responses(file)
+        return self._responses
 
     def _chief(self) -> tuple[str | None, float | None]:
         """The metric that stands for the run, with its last value."""

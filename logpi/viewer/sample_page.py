@@ -110,7 +110,7 @@ def _tokens(
     }
 
 
-def _each(values: Any, count: int, begin: int, end: int) -> list[float | None] | None:
+def _each(values: Any, count: int, begin: int, end: int) -> Sequence[float | None] | None:
     """Numbers of the tokens of a window; one number stands for all tokens.
 
     >>> _each(0.5, 3, 1, 3), _each([1.0, "nan", 3.0], 3, 1, 3), _each(None, 3, 1, 3)

@@ -20,6 +20,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from logpi.runs.summary import number
+from logpi.viewer.files import ViewError
 from logpi.viewer.samples_lines import lines, mean_advantage, responses, short_record, text
 
 if TYPE_CHECKING:
@@ -95,8 +96,14 @@ class SamplesFile:
         self.size = status.st_size
 
     def read_on(self, folders: Folders, deadline: float, until: int | None = None) -> None:
-        """Index further lines until a time, or until row `until` is there. Raises ViewError."""
-        with folders.open(self.path) as file:
+        """Index further lines until a time, or until row `until` is there; none of a file that
+        cannot be read."""
+        try:
+            opened = folders.open(self.path)
+        except ViewError:
+            self._stuck = self.size
+            return
+        with opened as file:
             for line in lines(file, self.end):
                 self._add(line.offset, line.length, line.data)
                 self.end = line.offset + line.length

@@ -17,14 +17,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from threading import RLock
 from time import monotonic
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from logpi.runs.summary import number
 from logpi.viewer.files import Folders, ViewError
 from logpi.viewer.samples_file import COLUMNS, Names, SamplesFile
-from logpi.viewer.samples_lines import mean_advantage, record, responses, short_record, text
+from logpi.viewer.samples_lines import (
+    has_responses,
+    mean_advantage,
+    record,
+    responses,
+    short_record,
+    text,
+)
 
 # seconds of a request; less where the newest files already fill the page
 BUDGET, AT_ONCE = 0.5, 0.15
@@ -91,6 +98,8 @@ class SamplesIndex:
         self.lock = RLock()
         self._table: tuple[Any, Table] | None = None
         self._searches: OrderedDict[tuple[str, str], Search] = OrderedDict()
+        self._holding: dict[str, bool] = {}
+        self._opened: tuple[Any, BinaryIO] | None = None
         self._previews: OrderedDict[Any, dict[str, Any]] = OrderedDict()
 
     # ----------------------------------------------------------------------- files
@@ -99,10 +108,18 @@ class SamplesIndex:
         """The steps that have responses, ascending, of each kind."""
         with self.lock:
             self._look()
-            steps = {"step": [], "eval": []}
+            steps: dict[str, list[int]] = {"step": [], "eval": []}
             for file in self.files.values():
                 steps[file.kind].append(file.step)
-            return {kind: sorted(numbers) for kind, numbers in steps.items()}
+            return {k: sorted(v) if v and self._readable(k) else [] for k, v in steps.items()}
+
+    def _readable(self, kind: str) -> bool:
+        """Whether the files of a kind hold responses, by one of them."""
+        if not self._holding.get(kind):
+            first = next(file for file in self.files.values() if file.kind == kind)
+            with suppress(ViewError), self.folders.open(first.path) as file:
+                self._holding[kind] = has_responses(file)
+        return self._holding.get(kind, False)
 
     def of_kind(
         self, kind: str, steps: tuple[int | None, int | None] = (None, None)
@@ -147,8 +164,7 @@ class SamplesIndex:
         for file in files:
             budget = AT_ONCE if query.plain and rows >= query.offset + query.limit else BUDGET
             if not file.complete and monotonic() < start + budget:
-                with suppress(ViewError):
-                    file.read_on(self.folders, start + budget)
+                file.read_on(self.folders, start + budget)
             rows += len(file)
         return all(file.complete for file in files)
 
@@ -215,7 +231,7 @@ class SamplesIndex:
         for row in order[states[order] == 0]:
             if monotonic() > deadline:
                 break
-            file = files[table.file[row]]
+            file = files[int(table.file[row])]
             found = self._holds(file, int(table.row[row]), query.text)
             states[row] = search.states[file.path][1][table.row[row]] = 1 if found else -1
         return order[states[order] == 1], int((states[order] == 0).sum())
@@ -240,7 +256,8 @@ class SamplesIndex:
         if response is None:
             return False
         turns = response.get("turns")
-        shown = [t.get("shown") for t in turns if isinstance(t, dict)] if _list(turns) else []
+        turns = turns if isinstance(turns, list) else []
+        shown = [t.get("shown") for t in turns if isinstance(t, dict)]
         texts = (response.get("prompt"), response.get("completion"), *shown)
         return any(needle.lower() in text(t).lower() for t in texts)
 
@@ -277,8 +294,15 @@ class SamplesIndex:
         return self._response(file, row, data, short)
 
     def _line(self, file: SamplesFile, row: int) -> bytes:
-        with self.folders.open(file.path) as handle:
-            return file.line(row, handle)
+        """The line of a row. The file that was read last stays open, for a search reads its rows
+        one by one."""
+        key = (file.path, file.generation)
+        if self._opened is None or self._opened[0] != key:
+            if self._opened is not None:
+                self._opened[1].close()
+                self._opened = None
+            self._opened = (key, self.folders.open(file.path))
+        return file.line(row, self._opened[1])
 
     def _response(
         self, file: SamplesFile, row: int, data: bytes, short: bool
@@ -308,10 +332,6 @@ def preview(response: Mapping[str, Any], file: SamplesFile, row: int) -> dict[st
         "preview": text(response.get("completion"))[:200],
         "prompt_preview": text(response.get("prompt"))[:120],
     }
-
-
-def _list(value: Any) -> bool:
-    return isinstance(value, list)
 
 
 def _within(value: int, bounds: tuple[int | None, int | None]) -> bool:

@@ -15,6 +15,7 @@ from typing import Any, BinaryIO, NamedTuple
 from logpi.runs.summary import number
 
 LONGEST = 16 * 2**20
+HEAD = 2**16
 # Numbers of each token: long, and not needed to find a response.
 BY_TOKEN = (b'"ids"', b'"logp"', b'"entropy"', b'"ratio"')
 
@@ -40,6 +41,13 @@ def lines(file: BinaryIO, offset: int) -> Iterator[Line]:
         yield Line(offset, end - offset, None if long else data)
         offset = end
         file.seek(offset)
+
+
+def has_responses(file: BinaryIO) -> bool:
+    """Whether a file holds responses, by the head of its first line; those of `logpi gym` hold
+    returns of episodes."""
+    head = file.read(HEAD).partition(b"\n")[0]
+    return b'"prompt"' in head or b'"completion' in head
 
 
 def _end_of_line(file: BinaryIO) -> int | None:

@@ -12,7 +12,6 @@ Left out: what the answers hold (`runs_index.py`, `run_page.py`, `samples_index.
 from __future__ import annotations
 
 import hmac
-import json
 import mimetypes
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -28,6 +27,7 @@ from logpi.errors import UserError, one_line
 from logpi.runs.summary import number
 from logpi.viewer.comparison_page import comparison_json
 from logpi.viewer.files import Folders, ViewError
+from logpi.viewer.json_answer import to_json
 from logpi.viewer.mathematics import objective_json
 from logpi.viewer.run_page import metrics_json, picture, run_json
 from logpi.viewer.runs_index import FoundRun, RunsIndex
@@ -99,7 +99,10 @@ class Guard:
         headers = Headers(scope=scope)
         name = _host_name(headers.get("host", ""))
         if name not in self.hosts:
-            return _error("this is not the host that the viewer was started for", 403)
+            return _error(
+                "the viewer was not started for this host: give --host the address that you open",
+                403,
+            )
         if scope["method"] not in ("GET", "HEAD"):
             return _error("the viewer only reads: GET", 405)
         if not scope["path"].startswith("/api/"):
@@ -266,28 +269,6 @@ def _real(query: QueryParams, name: str) -> float | None:
 
 
 # --- responses ---
-
-
-def to_json(value: Any) -> bytes:
-    """JSON for a browser: NaN is null, and half characters of a model's text stay readable.
-
-    >>> to_json({"a": float("nan"), "b": "é\\ud83d"})
-    b'{"a":null,"b":"\\xc3\\xa9\\\\ud83d"}'
-    """
-    options: dict[str, Any] = {"ensure_ascii": False, "separators": (",", ":")}
-    try:
-        text = json.dumps(value, allow_nan=False, **options)
-    except ValueError:
-        text = json.dumps(_finite(value), **options)
-    return text.encode("utf-8", "backslashreplace")
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float):
-        return number(value)
-    if isinstance(value, Mapping):
-        return {k: _finite(v) for k, v in value.items()}
-    return [_finite(v) for v in value] if isinstance(value, list | tuple) else value
 
 
 def _json(value: Any, status: int = 200) -> Response:

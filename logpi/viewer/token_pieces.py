@@ -59,8 +59,8 @@ def _loaded(path: Path, changed: int, size: int) -> Any:
         data = file.read(LARGEST)
     try:
         return Tokenizer.from_str(data.decode("utf-8"))
-    except Exception as error:
-        # the package raises bare Exception for what it cannot read
+    except BaseException as error:
+        # the package raises bare Exception for what it cannot read, and panics are no Exception
         reason = str(error).splitlines()[0][:200] if str(error) else "it is damaged"
         raise ViewError(f"the tokenizer cannot be read: {reason}") from None
 
@@ -80,8 +80,9 @@ def pieces(tokenizer: Any, ids: Sequence[int]) -> list[str]:
             continue
         try:
             texts.append(stream.step(tokenizer, token) or "")
-        except Exception:
-            # bytes that are no text: begin anew behind them, with what they are alone
+        except BaseException:
+            # bytes that are no text (a panic of the package is no Exception): begin anew behind
+            # them, with what they are alone
             texts.append(tokenizer.decode(list(ids[begin : i + 1]), skip_special_tokens=False))
             stream = DecodeStream(skip_special_tokens=False)
         begin = i + 1 if texts[-1] else begin

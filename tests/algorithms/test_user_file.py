@@ -57,7 +57,7 @@ def test_a_function_of_a_file(file: str) -> None:
     assert made.objective == PolicyGradient(GroupCenter(), surrogate=Clip(0.01))
     assert (made.name, made.update) == ("tight", SGD(epochs=2))
     assert made.source == "Clipped steps, close to the reference (me, 2026)."
-    assert made.differs[0].startswith("A divergence.")
+    assert str(made.differs[0]).startswith("A divergence.")
     assert describe(made).startswith("tight: Clipped steps")
 
 

@@ -95,7 +95,9 @@ def test_a_run_is_inspected(tmp_path, capsys, name):
     assert all(
         len(c) == r["tokens"] for c, r in zip(credit, rows, strict=True) if isinstance(c, list)
     )
-    assert all(len(r["ids"]) == r["tokens"] for r in rows)
+    assert all(len(r["ids"]) == r["tokens"] == len(r["logp"]) for r in rows)
+    # the learner evaluates the policy before the update for the critic's sake alone
+    assert all(("entropy" in r) == (name == "ppo") and "ratio" not in r for r in rows)
     assert main(["inspect", str(run.path), "--row", "3", "--color"]) == 0
     out = capsys.readouterr().out
     assert "step 1   row 3 of 8" in out and rows[3]["prompt"] in out and "advantage" in out

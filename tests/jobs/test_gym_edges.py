@@ -202,7 +202,7 @@ def test_returns_are_those_of_each_seed():
     ("words", "message"),
     [
         (["--env-options", "foo=1"], "does not take these options: .*'foo'"),
-        (["--options", "weight=TokenMean"], "weight must be an object of the class Weight"),
+        (["--options", "weight=TokenMaen"], "did you mean TokenMean"),
         (["--options", "gamma=abc"], "gamma must be a number, not 'abc'"),
         (["--options", "gamma=1.5"], "gamma is between 0 and 1"),
         (["--options", "gae_lambda=-0.1"], "lam is between 0 and 1"),

@@ -58,6 +58,7 @@ def rl(path: Path, **more: Any) -> logpi.RL:
 
 def test_objects_train_and_come_back(tmp_path: Path) -> None:
     result = rl(tmp_path / "run", beta=0, learning_rate=1e-3).run()
+    assert (tmp_path / "run" / "tokenizer" / "tokenizer.json").is_file()
     assert result.path == tmp_path / "run" and result.outcome.step == 3
     steps, rewards = result.metrics["reward"]
     assert steps.tolist() == [1, 2, 3] and ((rewards > 0) & (rewards <= 1)).all()
@@ -299,6 +300,7 @@ def test_what_only_commands_do_is_refused_with_a_line() -> None:
 @pytest.mark.parametrize(
     ("given", "line"),
     [
+        ({"surrogat": "Clip"}, "RL has no option 'surrogat'; did you mean surrogate"),
         ({"stepz": 3}, "RL has no option 'stepz'; did you mean steps"),
         ({"steps": 0}, "steps: must be at least 1"),
         ({"steps": "many"}, "steps: 'many' is not a whole number"),

@@ -12,7 +12,7 @@ from logpi.lab.bias import far_reference
 from logpi.lab.expectation import Setting, moments
 from logpi.lab.worlds import token_world
 from logpi.objectives.policy_gradient import PolicyGradient
-from logpi.ops.advantages import NoReward
+from logpi.ops.constant_advantages import NoReward
 from logpi.ops.divergences import Divergence, ForwardKL, JensenShannon, ReverseKL
 from logpi.ops.kl import KL, k1, k2
 from logpi.ops.surrogates import ScoreFunction

@@ -123,6 +123,13 @@ def test_the_model_is_replaced_whole_or_not_at_all(run: Run) -> None:
 # --- refusals ---
 
 
+def test_files_that_are_kept_from_the_beginning_stay_as_they_are(run: Run) -> None:
+    run.keep({"tokenizer/tokenizer.json": b"{}"})
+    run.keep({"tokenizer/tokenizer.json": b"another"})
+    assert (run.path / "tokenizer" / "tokenizer.json").read_bytes() == b"{}"
+    assert [p.name for p in (run.path / "tokenizer").iterdir()] == ["tokenizer.json"]
+
+
 def test_a_taken_directory_is_refused(run: Run, tmp_path: Path) -> None:
     with pytest.raises(RunError, match="already holds a run; give another --out, or --resume"):
         Run.create(run.path, "rl", {})

@@ -36,7 +36,7 @@ def test_metrics_are_arrays_with_their_steps(run: Run) -> None:
     assert steps.tolist() == [1, 2, 3] and values.tolist() == [0.25, 0.5, 0.75]
     assert metrics["eval/pass@1"].steps.tolist() == [0, 3]
     np.testing.assert_equal(metrics["kl"].values, [0.5, np.nan, 0.5])
-    with pytest.raises(KeyError):
+    with pytest.raises(KeyError, match=r"no metric 'rewards'; did you mean reward\?"):
         metrics["rewards"]
 
 

@@ -324,3 +324,34 @@ def test_the_product_of_a_token_policy_is_its_explicit_fisher_matrix():
                 jacobian.T @ (torch.diag(p) - torch.outer(p, p)) @ jacobian / len(here.params)
             )
     torch.testing.assert_close(found, expected[:6], atol=1e-6, rtol=1e-3)
+
+
+def moved(**options):
+    """The policy after one update from the same start, and the report."""
+    torch.manual_seed(0)
+    envs = make_vector_environment("CartPole-v1", 4)
+    policy = mlp(envs.features, Categorical(2), hidden=(16,))
+    batch = Fragments(envs, policy, steps=64)().batch
+    old = policy.distributions(batch).detach()
+    report = Learner(policy, algorithm("trpo", **options), AdamW(1e-2)).update(batch)
+    return float(policy.distributions(batch).kl(old).mean().detach()), report
+
+
+@pytest.mark.parametrize("max_kl", [0.001, 0.05])
+def test_several_steps_on_one_batch_stay_inside_one_region(max_kl):
+    """Measured from π_old, after all of them; together they gain more than one."""
+    gains = {}
+    for n in (1, 2, 5):
+        kl, report = moved(max_kl=max_kl, trust_steps=n)
+        assert 0 < kl <= max_kl * 1.0001 and kl == pytest.approx(report["trust/kl"], abs=1e-7)
+        assert report.get("trust/steps", 1) == n
+        gains[n] = report["trust/gain"]
+    assert gains[5] >= gains[1] * 0.99 > 0
+
+
+def test_one_step_is_the_same_bit_for_bit():
+    """The numbers of the release before `trust_steps`."""
+    assert moved()[1] == moved(trust_steps=1)[1]
+    assert "trust/steps" not in moved()[1]
+    with pytest.raises(ValueError, match="trust_steps at least 1"):
+        TrustRegion(trust_steps=0)

@@ -36,9 +36,9 @@ from logpi.envs.tasks.reasoning_gym import ReasoningGym
 from logpi.envs.tasks.toolrl import OpenAICalls, ToolRL
 from logpi.envs.tasks.words import Letters, Reverse, Sort
 from logpi.errors import UserError, nearest
-from logpi.rewards.spec import build, parse_call
 from logpi.rewards.workers.worker import describe
 from logpi.runs.user_code import from_user_code, is_user_code
+from logpi.runs.words import build, parse_call
 
 __all__ = [
     "NAMES",

@@ -1,7 +1,8 @@
-"""An algorithm's own settings as flags of a job: `logpi rl --algorithm dapo --high 0.3`.
+"""An algorithm's own settings as flags of a job: `logpi rl --algorithm dapo --high 0.3`, and its
+parts: `--advantage "GroupNorm(ddof=0)"`.
 
 The list is `logpi.algorithms.options`, what other libraries call them `logpi.algorithms.names`.
-Left out: what only Python can give, such as a part (`weight=TokenMean()`).
+Left out: what only Python can give.
 """
 
 from __future__ import annotations
@@ -41,7 +42,9 @@ def fields_of(name: str) -> list[OptionField]:
 
 def _field(setting: Option, heading: str) -> OptionField:
     kinds = [k.strip() for k in setting.kind.split("|")]
-    kind = FieldType(next(KINDS[k] for k in kinds if k in KINDS), optional="None" in kinds)
+    # a part is a word, which the algorithm reads
+    item = str if setting.axis else next(KINDS[k] for k in kinds if k in KINDS)
+    kind = FieldType(item, optional="None" in kinds)
     # A number must be finite; the algorithm checks the rest.
     least = -math.inf if kind.item in (int, float) else None
     return OptionField(

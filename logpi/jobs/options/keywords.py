@@ -137,7 +137,8 @@ def _settings(
         own = own_name[name]
         if own not in known:
             hint = ELSEWHERE.get(name)
-            hint = f": {hint}" if hint else did_you_mean(name, known | set(fields))
+            words = {x for o in fields.values() for x in (o.name, *o.aliases)}
+            hint = f": {hint}" if hint else did_you_mean(name, known | words)
             job = getattr(cls, "PUBLIC", cls.__name__)
             raise UserError(f"{job} has no option {name!r}{hint}")
         if own in named:

@@ -42,7 +42,7 @@ HELP = {
 # `--repeat RUN` begins a run anew.
 ALIASES = {"repeat": ("action_repeat", "frame_skip")}
 # `logpi gym` chooses them itself.
-CHOSEN = ("micro_tokens",)
+CHOSEN = ("micro_tokens", "update", "critic", "shuffle")
 
 
 def flags_of_gym(known: Mapping[str, Any]) -> list[OptionField]:

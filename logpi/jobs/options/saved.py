@@ -28,7 +28,16 @@ def _plain(value: Any) -> Any:
         return str(value)  # JSON has no infinity
     if isinstance(value, Path):
         return str(value)
-    return value if isinstance(value, str | int | float | bool | None) else recorded(value)
+    if isinstance(value, str | int | float | bool | None):
+        return value
+    return _part(value) or recorded(value)
+
+
+def _part(value: Any) -> str | None:
+    """The word of an algorithm's part, which stands for it wherever the run is resumed."""
+    from logpi.algorithms.parts import word_of
+
+    return word_of(value)
 
 
 def _word(value: Any) -> Any:

@@ -90,7 +90,7 @@ function layout(data) {
       bands.push({ series: [high, push(line.band[0], edge)], fill: faint(stroke, 0.18) });
     }
     if (line.raw) {
-      push(line.raw, { stroke: faint(stroke, 0.3), width: 1, points: { show: false } });
+      push(line.raw, { stroke: faint(stroke, 0.4), width: 1, points: { show: false } });
     }
     push(line.values, { stroke, width: line.strong === false ? 1 : 1.6, line: i });
   });
@@ -133,6 +133,7 @@ function options(state, series, bands) {
     axes: [{ ...axis, size: 24, gap: 4 }, { ...axis, size: 52, gap: 4 }],
     cursor: {
       sync: { key: state.about.sync || "logpi", setSeries: false },
+      y: false,
       drag: { x: true, y: false },
       points: { size: 6 },
     },

@@ -6,7 +6,7 @@ import { chart } from "./chart.js";
 import { fill, h } from "./dom.js";
 import { holds, plural } from "./format.js";
 import { setQuery } from "./route.js";
-import { aligned, Feed, hours, smoothed } from "./series.js";
+import { aligned, Feed, hours, smoothed, weightOf } from "./series.js";
 
 export async function curves(place, source, run, query) {
   const state = {
@@ -123,12 +123,15 @@ function drawOne(state, one) {
   const { x, columns } = aligned(feed, [...one.metrics, ...(one.band || [])]);
   const band = one.band ? columns.slice(-2) : null;
   const at = state.axis === "time" ? hours(feed) : null;
-  const lines = one.metrics.map((name, i) => ({
-    name,
-    values: state.smooth ? smoothed(columns[i], state.smooth) : columns[i],
-    raw: state.smooth ? columns[i] : null,
-    band: i === 0 ? band : null,
-  }));
+  const lines = one.metrics.map((name, i) => {
+    const weight = weightOf(name, state.smooth);
+    return {
+      name,
+      values: smoothed(columns[i], weight),
+      raw: weight ? columns[i] : null,
+      band: i === 0 ? band : null,
+    };
+  });
   const axis = at ? "hours" : "step";
   one.view.show({ x: at ? x.map((step) => at.get(step)) : x, lines, axis });
 }

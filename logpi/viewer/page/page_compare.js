@@ -7,7 +7,7 @@ import { crumbs } from "./crumbs.js";
 import { fill, h } from "./dom.js";
 import { badge, holds, plural, table } from "./format.js";
 import { link, setQuery } from "./route.js";
-import { aligned, Feed, meanOverRuns, smoothed } from "./series.js";
+import { aligned, Feed, meanOverRuns, smoothed, weightOf } from "./series.js";
 
 const MOST = 12; // charts at first
 
@@ -143,11 +143,12 @@ function drawOne(state, one) {
     line.x.forEach((step, i) => (column[place.get(step)] = values[i]));
     return column;
   };
+  const weight = weightOf(one.name, state.smooth);
   one.view.show({ x, axis: "step", lines: lines.map((line) => ({
     name: line.name, colour: line.colour,
-    values: spread(line, state.smooth ? smoothed(line.y, state.smooth) : line.y),
-    raw: state.smooth && !line.band ? spread(line, line.y) : null,
-    band: line.band && !state.smooth ? line.band.map((edge) => spread(line, edge)) : null,
+    values: spread(line, smoothed(line.y, weight)),
+    raw: weight && !line.band ? spread(line, line.y) : null,
+    band: line.band && !weight ? line.band.map((edge) => spread(line, edge)) : null,
   })) });
 }
 

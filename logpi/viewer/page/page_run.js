@@ -6,7 +6,7 @@ import { curves } from "./curves.js";
 import { copyButton, fill, h } from "./dom.js";
 import { ago, badge, clock, duration, holds, number, plural, table } from "./format.js";
 import { mathematics } from "./mathml.js";
-import { go, link, setQuery } from "./route.js";
+import { go, here, link, setQuery } from "./route.js";
 import { steps } from "./page_runs.js";
 
 export async function runPage(place, { source, parts, query, id }) {
@@ -19,7 +19,11 @@ export async function runPage(place, { source, parts, query, id }) {
   const body = h("div", null);
   fill(place, head, tabs(run, tab), body);
   fillHead(head, run);
-  const follow = async () => fillHead(head, await source.run(id));
+  const follow = async () => {
+    const newest = await source.run(id);
+    fillHead(head, newest);
+    return newest;
+  };
   const keys = { u: () => go([]) };
   if (tab === "results") {
     const close = await results(body, source, run);
@@ -29,8 +33,20 @@ export async function runPage(place, { source, parts, query, id }) {
     about(body, source, run, query);
     return { tick: follow, keys };
   }
-  const view = await curves(body, source, run, query);
-  return { tick: () => Promise.all([follow(), view.tick()]), close: view.close, keys };
+  const view = await growing(body, source, run, query);
+  return { tick: async () => view.tick(await follow()), close: view.close, keys };
+}
+
+// Curves that are built anew when a metric comes that was not there before.
+async function growing(place, source, run, query) {
+  let [view, count] = [await curves(place, source, run, query), run.metrics.length];
+  const tick = async (newest) => {
+    if (newest.metrics.length === count) return view.tick();
+    view.close();
+    count = newest.metrics.length;
+    view = await curves(place, source, newest, here().query);
+  };
+  return { tick, close: () => view.close() };
 }
 
 function fillHead(place, run) {

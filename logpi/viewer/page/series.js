@@ -70,6 +70,7 @@ export function hours(feed) {
 // An exponential mean without the bias of its beginning; gaps stay gaps.
 //     weight 0.5: 4 2 – 2   →   4 2.67 – 2.29
 export function smoothed(values, weight) {
+  if (!weight) return values;
   let sum = 0;
   let share = 0;
   return values.map((value) => {
@@ -78,6 +79,11 @@ export function smoothed(values, weight) {
     share = weight * share + (1 - weight);
     return sum / share;
   });
+}
+
+// Evaluations are few, and each stands for itself: they are not smoothed.
+export function weightOf(name, weight) {
+  return name.startsWith("eval/") ? 0 : weight;
 }
 
 export function summary(x, values) {
