@@ -38,7 +38,7 @@ COLUMNS = {
     "language": ("language", "{:.1%}"),
     "mixed": ("mixed", "{:.1%}"),
     "length": ("tokens", "{:.1f}"),
-    "reflection": ("reflective", "{:.2f}"),
+    "reflection": ("reflective", "{:.3f}"),
     "helpful": ("helpful", "{:.2f}"),
     "seconds": ("seconds", "{:.0f}"),
 }
@@ -206,9 +206,21 @@ def report(a: R1, rows: Sequence[Measured], out: Path, seconds: float) -> None:
     picture(rows, out / "stages.png", a.language)
     names = ("final", "sft", "reasoning", "cold-start", "zero")
     last = next((name for name in names if (out / name / "model").exists()), "base")
+    print(f"\n{seeded(a.seed)}")
     print(
         f"\n{seconds:.0f} s in this call. picture: {out}/stages.png   numbers: {out}/report.json  "
         f" model: {out}/{last}/model"
+    )
+
+
+def seeded(seed: int) -> str:
+    """What makes the same numbers again, and that one run is one draw."""
+    import torch
+
+    return (
+        f"Seed {seed}, {torch.get_num_threads()} thread(s): the same again, bit for bit, with the"
+        " same software and processor.\nAnother seed or number of threads is another run; mixing"
+        " above all differs (docs/r1.md): compare several seeds."
     )
 
 

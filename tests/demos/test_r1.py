@@ -331,6 +331,11 @@ def test_a_stage_that_lost_is_named_with_what_to_try():
     assert line.endswith("--from reasoning --set reasoning.…")
 
 
+def test_the_report_says_what_would_make_the_same_numbers_again(monkeypatch):
+    monkeypatch.setattr("torch.get_num_threads", lambda: 3)
+    assert r1_report.seeded(7).startswith("Seed 7, 3 thread(s): the same again, bit for bit")
+
+
 def test_an_interrupted_stage_ends_the_call_and_says_how_to_go_on(tmp_path, monkeypatch, capsys):
     """Ctrl-C in the very first job of the demonstration: it is saved, nothing is measured, and the
     chain's way on is named."""
