@@ -36,9 +36,7 @@ def test_log_probabilities_are_those_of_the_logits_in_float32(dtype, softcap, ro
     logits = linear(hidden).double()
     exact = ((softcap * torch.tanh(logits / softcap) if softcap else logits) / 0.7).log_softmax(-1)
     assert logp.dtype == entropy.dtype == torch.float32
-    torch.testing.assert_close(
-        logp.double(), exact.gather(1, action), atol=1e-5, rtol=1e-6
-    )
+    torch.testing.assert_close(logp.double(), exact.gather(1, action), atol=1e-5, rtol=1e-6)
     torch.testing.assert_close(
         entropy.double(), -(exact.exp() * exact).sum(-1), atol=1e-5, rtol=1e-6
     )
