@@ -36,7 +36,7 @@ PAGES = [
 TEXTS = {page.relative_to(ROOT).as_posix(): page.read_text(encoding="utf-8") for page in PAGES}
 BLOCK = re.compile(r"^(<!-- runs -->\n+)?```([^\n]*)\n(.*?)^```", re.M | re.S)
 # Of programs that are not ours and of our scripts; what the guide says is refused.
-OTHER_OPTIONS = {"--stdin", "--check", "--torch", "--batch-size"}
+OTHER_OPTIONS = {"--stdin", "--check", "--quick", "--torch", "--batch-size"}
 # Of torchrun, accelerate, Ray, SLURM and other libraries, as far as `_`.
 OTHER_OPTIONS |= {"--shutdown-timeout", "--nproc-per-node", "--max-restarts", "--num", "--actor"}
 OTHER_OPTIONS |= {"--vllm", "--head", "--address", "--relative", "--max-num-seqs"}

@@ -45,10 +45,7 @@ def _docs():
     "name",
     [
         *FAST,
-        *(
-            pytest.param(n, marks=pytest.mark.slow)
-            for n in ("bias", "variance", "trust-region", "ladder")
-        ),
+        *(pytest.param(n, marks=pytest.mark.slow) for n in SLOW),
     ],
 )
 def test_pages_are_what_the_command_prints(name, tmp_path):
