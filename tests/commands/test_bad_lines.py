@@ -40,6 +40,7 @@ REWARD = "reward-model --model MODEL --data PAIRS --steps 1"
 EVAL = "eval --model MODEL --items 2 --samples 2 --max-completion-length 4"
 COMPUTE = "compute --model MODEL --items 2 --samples 2 --max-completion-length 4"
 LABELS = "step-labels --model MODEL --prompts 2 --samples 2 --rollouts 2 --max-completion-length 4"
+HARVEST = "harvest --model MODEL --prompts 2 --samples 2 --max-completion-length 4"
 CHAT = "chat --model MODEL --max-completion-length 4"
 VALUES = (
     "lab step-values --model MODEL --prompt 1+1= --response 2 --answer 2 --samples 2 --max-tokens 3"
@@ -136,6 +137,9 @@ BAD: dict[str, list[tuple[str, str]]] = {
         ("--set zero.num_generations=1", "num-generations"),
     ],
     RL: [
+        ("--algorithm distill", "--teacher"),
+        ("--teacher nosuch", "no such file"),
+        ("--beta 0 --teacher MODEL", "--algorithm distill"),
         ("--seed -1", "at least 0"),
         ("--lr -1e-6", "at least 0"),
         ("--lr 1e300", "at most 10"),
@@ -307,6 +311,17 @@ BAD: dict[str, list[tuple[str, str]]] = {
         ("--samples 1e12", "at most"),
         ("--out FILE", "is a file"),
     ],
+    HARVEST: [
+        ("--server http://127.0.0.1:1/v1", "one teacher"),
+        ("--samples 0", "at least 1"),
+        ("--least 1 1 1", "3 values for"),
+        ("--rewards nosuch", "nosuch"),
+        ("--task nosuch", "nosuch"),
+        ("--per-prompt 0", "at least 1"),
+        ("--temperature 0", "above 0"),
+        ("--out FULL", "holds no run"),
+    ],
+    "harvest": [("", "one teacher"), ("--server ftp://x", "an address")],
     LABELS: [
         ("--gap 0", "above 0"),
         ("--gap 2", "at most 1"),
