@@ -237,6 +237,7 @@ BAD: dict[str, list[tuple[str, str]]] = {
         ("--eval-items 0", "at least 1"),
     ],
     "gym": [
+        ("--algorithm distill", "learns from a teacher"),
         ("--seed -1", "at least 0"),
         ("--steps 0", "at least 1"),
         ("--updates 0", "at least 1"),
