@@ -161,7 +161,11 @@ def read_part(axis: Axis, value: Any) -> Any:
     part = _of_word(axis, value) if isinstance(value, str) else value
     if not isinstance(part, axis.bases) or isinstance(part, type):
         kinds = " or ".join(b.__name__ for b in axis.bases)
-        raise ValueError(f"{axis.name} must be a word or a {kinds}, not {value!r}")
+        if isinstance(value, str):
+            made = "a class" if isinstance(part, type) else type(part).__name__
+            raise ValueError(f"{axis.name}: what {value} names is no {kinds} but {made}")
+        article = "an" if kinds[0] in "AEIOU" else "a"
+        raise ValueError(f"{axis.name} must be a word or {article} {kinds}, not {value!r}")
     for text in axis.texts:
         if not getattr(part, text, ""):
             raise UserError(

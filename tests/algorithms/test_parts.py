@@ -128,6 +128,7 @@ def test_an_axis_lists_the_parts_of_its_module_with_a_line_each() -> None:
         ({"weight": "GroupNorm"}, "no weight is called 'GroupNorm'; there are: FixedLength"),
         ({"weight": GroupNorm()}, "weight must be a word or a Weight, not GroupNorm"),
         ({"weight": TokenMean}, "weight must be a word or a Weight"),
+        ({"advantage": 3}, "advantage must be a word or an Advantage, not 3"),
         ({"weight": "FixedLength"}, "missing a required argument: 'length'"),
         ({"weight": "FixedLength(0)"}, "length above 0"),
         ({"weight": "FixedLength(lenght=3)"}, "no option 'lenght'; did you mean length?"),
@@ -195,7 +196,7 @@ def test_a_part_of_the_user_s_own_file(file: str) -> None:
         ("Scaled(k=x)", "k must be a number"),
         ("Silent", "has no equation"),
         ("ready(1)", "takes no settings"),
-        ("other", "advantage must be a word or a Advantage"),
+        ("other", ":other names is no Advantage but "),
     ],
 )
 def test_a_user_s_part_that_is_none_is_one_line(file: str, name: str, says: str) -> None:

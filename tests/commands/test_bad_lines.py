@@ -257,7 +257,10 @@ BAD: dict[str, list[tuple[str, str]]] = {
         ("--lr inf", "--lr: must be finite"),
         ("--hidden x", "--hidden: 'x' is not a whole number"),
         ("--env-options x=1", "options"),
-        ("--env logpi/GridWorld-v0 --env-options cots=1", "did you mean cost"),
+        (
+            "--env logpi/GridWorld-v0 --env-options cots=1",
+            "v0: the grid world has no 'cots'; did you mean cost",
+        ),
         ("--env logpi/GridWorld-v0 --env-options cost=x", "cost is a finite number"),
         ("--env logpi/GridWorld-v0 --env-options terminals=(3,1)", "CELL:REWARD"),
         ("--env logpi/GridWorld-v0 --env-options terminals=(9,1):5", "outside the 4×4 grid"),
@@ -351,6 +354,7 @@ BAD: dict[str, list[tuple[str, str]]] = {
         ("RUN --host 192.0.2.1", "cannot listen"),
         ("RUN --host nosuch.invalid", "cannot listen"),
         ("RUN --static FULL", "is not empty"),
+        ("RUN --static FILE", "is a file: give another --static"),
         ("RUN --static FILE/x", "Not a directory"),
         ("RUN --static RUN/page", "inside the run"),
         ("RUN --prot 1", "did you mean --port"),
@@ -361,6 +365,7 @@ BAD: dict[str, list[tuple[str, str]]] = {
         ("RUN", "no run with metrics"),
         ("FULL", "no run with metrics"),
         ("RUN --picture x.txt", ".png"),
+        ("RUN --picture nosuch/x.png", "there is no folder nosuch"),
     ],
     CHAT: [
         ("--seed -1", "at least 0"),
@@ -395,6 +400,8 @@ BAD: dict[str, list[tuple[str, str]]] = {
         ("grpo --options beta", "NAME=VALUE"),
         ("grpo --options beta=x", "a number"),
         ("grpo --beta x", "--beta: 'x' is not a number"),
+        ("dpo --advantage GroupNorm", "--advantage: dpo has no part called advantage"),
+        ("dpo --advantag GroupNorm", "unknown option --advantag"),
         (LONG, "unknown algorithm"),
     ],
     "lab": [

@@ -296,6 +296,29 @@ def test_runs_are_ticked_for_comparison(open_page: Open) -> None:
     expect(page.locator("h1")).to_have_text("Compare 2 runs")
 
 
+def test_numbers_of_a_logarithmic_axis_keep_their_digits(open_page: Open) -> None:
+    page = open_page("#/")
+    ask = "([v, step]) => import('/page/chart.js').then((m) => m.tick(v, step))"
+    wanted = {(0.001, 0.01): "0.001", (0.5, 0.25): "0.50", (1.0002, 2e-4): "1.0002", (0, 0.01): "0"}
+    assert {pair: page.evaluate(ask, list(pair)) for pair in wanted} == wanted
+
+
+def test_an_address_that_names_no_page_says_so(open_page: Open, ids: dict[str, str]) -> None:
+    page = open_page("#/nosuch")
+    expect(page.locator("h1")).to_have_text("There is no such page")
+    move(page, f"#/run/{ids['all']}/nosuch")
+    expect(page.locator("h1")).to_have_text("There is no such page")
+    expect(page.locator("#crumbs")).to_contain_text("no such page")
+
+
+def test_a_gym_run_has_no_responses(open_page: Open, served: Served, runs: Path) -> None:
+    write_run(runs / "plays", [{"step": 1, "reward_100": 3.0}], command="gym")
+    page = open_page(f"#/run/{id_of(served, 'plays')}/responses")
+    expect(page.locator(".empty")).to_contain_text("No responses")
+    expect(page.locator("[data-filter]")).to_have_count(0)
+    shutil.rmtree(runs / "plays")
+
+
 # --------------------------------------------------------------------------------- responses
 
 

@@ -18,7 +18,7 @@ from logpi.errors import UserError
 from logpi.runs import disk
 from logpi.viewer.files import Folders
 from logpi.viewer.server import viewer_app
-from tests.viewer.runs import keep_tokenizer, log, make_run, row, samples
+from tests.viewer.runs import byte_tokenizer, keep_tokenizer, log, make_run, row, samples
 
 TOKEN = "a-token"
 HOSTILE = "<script>alert(1)</script>\x1b[31m\u202eevil\u0000 end"
@@ -336,6 +336,30 @@ def test_one_response_token_by_token(viewer: Viewer, run: Path) -> None:
     assert first["next"] == {"step": 2, "row": 0} and first["tokens"]["mask"] == [0, 0]
     viewer.get(f"run/{id}/sample", status=404, step=1, row=4)
     viewer.get(f"run/{id}/sample", status=404, step=9, row=0)
+
+
+def test_special_tokens_that_a_text_hides_are_named(viewer: Viewer, run: Path) -> None:
+    tokenizer = byte_tokenizer()
+    tokenizer.add_special_tokens(["<pad>", "<eos>"])
+    pad, eos = (tokenizer.token_to_id(name) for name in ("<pad>", "<eos>"))
+    (run / "tokenizer" / "tokenizer.json").write_text(tokenizer.to_str())
+    rows = [
+        row("77", ids=[pad, 55, 55], stop="length"),
+        row("7", ids=[55, eos]),
+        row("7", ids=[55, eos, pad, eos]),
+        row("<pad>7", ids=[pad, 55], stop="length"),
+        {k: v for k, v in row("7").items() if k != "ids"},
+    ]
+    samples(run, 5, rows)
+    id, wanted = viewer.id("rl-1"), [["<pad>"], [], ["<eos>", "<pad>"], [], []]
+    group = viewer.get(f"run/{id}/group", step=5, group=0)
+    assert [r["special"] for r in group["rows"]] == wanted
+    listed = viewer.get(f"run/{id}/samples", **{"from": 5})["rows"]
+    assert [r["special"] for r in sorted(listed, key=lambda r: r["row"])] == wanted
+    assert viewer.get(f"run/{id}/sample", step=5, row=2)["row"]["special"] == wanted[2]
+    shutil.rmtree(run / "tokenizer")
+    bare = Viewer(run.parent).get(f"run/{id}/group", step=5, group=0)["rows"]
+    assert "special" not in bare[0]
 
 
 def test_rows_of_older_versions_and_without_a_tokenizer(viewer: Viewer, run: Path) -> None:
