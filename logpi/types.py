@@ -1,7 +1,6 @@
 """The nouns: what is sampled, what a policy says of it, and what an objective needs.
 
-Everything is frozen; every tensor field has its shape, unit and meaning. Left out: mathematics,
-models and I/O.
+Everything is frozen; tensor fields have shape, unit, meaning. Left out: mathematics, models, I/O.
 
 Legend, used in the whole library:
     B  trajectories (rows)          T  actions of a row, right-padded      *  any further axes
@@ -340,7 +339,7 @@ class Objective(ABC):
         return {}
 
     def control(self, report: Mapping[str, float], responses: int) -> Objective:
-        """The next update's objective, from this update's report and number of responses."""
+        """The next update's objective, from this one's report and number of responses."""
         return self
 
     def restore(self, controls: Mapping[str, float]) -> Objective:

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from logpi.distributed.world import current
 from logpi.errors import UserError, as_user_errors
-from logpi.jobs.common import opened
+from logpi.jobs.common import opened, prompts_and_judge
 from logpi.jobs.options.fields import changed, option
 from logpi.jobs.options.model import ModelArguments
 from logpi.jobs.options.run import RunArguments, available, read
@@ -73,16 +73,11 @@ class Harvest(ModelArguments, SamplingArguments, RunArguments):
 def main(argv: Sequence[str]) -> int:
     a = read(Harvest, argv, "harvest", "A teacher's responses, judged, as demonstrations.")
     available(a)
-    from logpi.envs.tasks import task as make_task
     from logpi.jobs.rejection import harvest
-    from logpi.rewards import rewards as make_rewards
     from logpi.runs.progress import Progress
 
     with as_user_errors():
-        task = make_task(a.task)
-        judge = make_rewards(a.rewards, a.device) if a.rewards else task.reward
-        rows = list(task.rows("train", a.seed)[: a.prompts])
-        judge.check(list(rows[0]), rows)
+        rows, judge = prompts_and_judge(a)
         rules = rules_of(a, judge.names)
         with Progress(len(rows)) as progress:
             sample = _teacher(a, judge, rows, progress.phase)
