@@ -74,7 +74,9 @@ def main() -> None:
     p.add_argument("--seeds", type=int, default=3)
     p.add_argument("--steps", type=int, default=30)
     p.add_argument("--lr", type=float, default=1e-4)
-    p.add_argument("--algorithms", nargs="*", default=[n for n in NAMES if n != "sft"])
+    p.add_argument(
+        "--algorithms", nargs="*", default=[n for n in NAMES if n not in ("sft", "distill")]
+    )
     p.add_argument(
         "--options", nargs="*", default=[], help="of these algorithms, e.g. fisher_fraction=0.1"
     )

@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -21,7 +21,7 @@ from logpi.ops.groups import group_returns
 from logpi.ops.time import own
 from logpi.types import Batch, Policy, PolicyOutput, Targets, UpdateConstants
 from logpi.updates.adamw import AdamW, OptimizerSpec, TorchOptimizer
-from logpi.updates.micro_batches import evaluate
+from logpi.updates.micro_batches import evaluate, likeliest
 from logpi.updates.restoring import fit_module, fit_optimizer, fit_policy
 from logpi.updates.sgd import UpdateInputs
 
@@ -69,8 +69,8 @@ class Learner:
             parameters.
         total: number of updates of the run, for the schedule. A run that is resumed with another
             total follows the schedule of that total from there on.
-        reference: frozen policy for the KL penalty. If the algorithm needs one and none is given,
-            it is a copy of `policy`.
+        reference: frozen policy for the KL penalty, or the teacher. If the algorithm needs one and
+            none is given, it is a copy of `policy`.
         refresh: number of updates after which the reference becomes the policy again (0: never).
         trust: see `Trust`.
         seed: of the shuffling of minibatches.
@@ -104,6 +104,8 @@ class Learner:
         self.generator = torch.Generator().manual_seed(seed)
         self.reference = reference
         if reference is None and algorithm.objective.needs_reference:
+            if algorithm.objective.needs_teacher:
+                raise ValueError(f"{algorithm.name} learns from a teacher: give it as reference=…")
             self.reference = copy.deepcopy(policy)
         if self.reference is not None:
             self.reference.requires_grad_(False)
@@ -126,7 +128,7 @@ class Learner:
             OffPolicyError: the recorded log-probabilities are further than `trust.tolerance` from
                 the policy's.
         """
-        targets = self._prepare(batch)
+        batch, targets = self._prepare(batch)
         current().same(
             {
                 "the batch": vars(batch).values(),
@@ -161,7 +163,8 @@ class Learner:
         """Free the gradients, so that the decoder can use their memory."""
         self.optimizer.zero_grad(set_to_none=True)
 
-    def _prepare(self, batch: Batch) -> UpdateConstants:
+    def _prepare(self, batch: Batch) -> tuple[Batch, UpdateConstants]:
+        """The batch, with the actions that policies are asked about, and its constants."""
         tokens = self.algorithm.update.micro_tokens
         if self.trust.sampler and not (self.objective.needs_critic or self.objective.needs_policy):
             self.evaluated = None
@@ -170,13 +173,17 @@ class Learner:
             self.evaluated = now = evaluate(self.policy, batch, tokens)
         ref = None
         if self.reference is not None and self.objective.needs_reference:
-            ref = evaluate(self.reference, batch, tokens)
+            if number := self.objective.compared:
+                others, ref = likeliest(self.reference, batch, number, tokens)
+                batch = replace(batch, others=others)
+            else:
+                ref = evaluate(self.reference, batch, tokens)
         if self.objective.needs_critic and now.value is None:
             raise ValueError(
                 f"{self.algorithm.name} needs a critic and this policy has none: load it with"
                 " critic=True"
             )
-        return self.objective.prepare(batch, now, ref)
+        return batch, self.objective.prepare(batch, now, ref)
 
     def _check_gaps(self, metrics: Mapping[str, float]) -> None:
         """Before the first step the policy is the sampler, so every ratio must be 1."""

@@ -1,14 +1,12 @@
 """The nouns: what is sampled, what a policy says of it, and what an objective needs.
 
-Everything is frozen; every tensor field has its shape, unit and meaning. Left out: mathematics,
-models and I/O.
+Everything is frozen; tensor fields have shape, unit, meaning. Left out: mathematics, models, I/O.
 
 Legend, used in the whole library:
     B  trajectories (rows)          T  actions of a row, right-padded      *  any further axes
     P  prompts (or reset seeds)     G  samples for each prompt, B = P·G    V  vocabulary, or actions
 
-Time runs so that `action[t]` follows `obs[t]`. For tokens this *is* next-token prediction: `action
-= obs[:, 1:]`.
+Time runs so that `action[t]` follows `obs[t]`: next-token prediction, `action = obs[:, 1:]`.
 """
 
 from __future__ import annotations
@@ -22,20 +20,8 @@ from typing import Any, ClassVar, Protocol, Self
 import torch
 from torch import Tensor
 
-__all__ = [
-    "Batch",
-    "Collected",
-    "Comparison",
-    "Data",
-    "Explanation",
-    "Objective",
-    "Policy",
-    "PolicyOutput",
-    "Rollout",
-    "Targets",
-    "Trajectory",
-    "UpdateConstants",
-]
+__all__ = ["Batch", "Collected", "Comparison", "Data", "Explanation", "Objective", "Policy"]
+__all__ += ["PolicyOutput", "Rollout", "Targets", "Trajectory", "UpdateConstants"]
 
 
 class _Tensors:
@@ -100,6 +86,7 @@ class Batch(_Tensors):
         group: [B] long, the same id = the same start (prompt, or reset seed).
         logp: [B, T] nats, under the sampler, at sampling time.
         baseline: [B] reward of the greedy response to the same prompt, or None.
+        others: [B, T, K] long, actions that the policy is asked about beside its own, or None.
     """
 
     obs: Tensor
@@ -110,6 +97,7 @@ class Batch(_Tensors):
     group: Tensor
     logp: Tensor
     baseline: Tensor | None = None
+    others: Tensor | None = None
 
     def __len__(self) -> int:
         return self.mask.shape[0]
@@ -121,8 +109,9 @@ class Batch(_Tensors):
         used = chosen.mask.any(0).nonzero()
         width = int(used[-1]) + 1 if len(used) else 1
         cut = {"obs": chosen.obs[:, : width + 1]}
-        for name in ("action", "mask", "reward", "logp"):
-            cut[name] = getattr(chosen, name)[:, :width]
+        for name in ("action", "mask", "reward", "logp", "others"):
+            if (x := getattr(chosen, name)) is not None:
+                cut[name] = x[:, :width]
         return replace(chosen, **cut)
 
     def to(self, device: torch.device | str) -> Batch:
@@ -139,11 +128,13 @@ class PolicyOutput:
         logp: [B, T] nats. entropy: [B, T] nats. Both may be anything where `mask` is False.
         value: [B, T+1] expected return, or None without a critic. It is read where `mask` is True
             and, in rows that did not terminate, in the state after the last own action.
+        others: [B, T, K] nats, log-probabilities of `batch.others`, or None.
     """
 
     logp: Tensor
     entropy: Tensor
     value: Tensor | None = None
+    others: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -166,7 +157,7 @@ class UpdateConstants(_Tensors, ABC):
 
     def rows(self, index: Tensor, width: int) -> Self:
         """The rows at `index`, cut to `width` columns like those of `Batch.rows`."""
-        return self.map(lambda x: x[index.to(x.device)][..., :width] if x.ndim > 1 else x[index])
+        return self.map(lambda x: x[index.to(x.device)][:, :width] if x.ndim > 1 else x[index])
 
     def to(self, device: torch.device | str) -> Self:
         there = self.logp_old.device == torch.device(device)
@@ -182,11 +173,13 @@ class Targets(UpdateConstants):
         advantage: [B, T] in units of return (whitened if the objective says so).
         value_target: [B, T] in units of return, or None without a critic.
         value_old: [B, T] the critic's estimate before the update (for value clipping), or None.
+        others_ref: [B, T, K] nats, `batch.others` under the reference policy, or None.
     """
 
     advantage: Tensor
     value_target: Tensor | None = None
     value_old: Tensor | None = None
+    others_ref: Tensor | None = None
 
     def credit(self, mask: Tensor) -> Tensor:
         return self.advantage
@@ -234,24 +227,24 @@ class Explanation:
 
 
 class Data(Flag):
-    """What an objective can learn from; several are joined by `|`."""
+    """What an objective can learn from; several are joined by `|`.
+
+    Attributes:
+        SAMPLES: the policy's own, with rewards. DEMONSTRATIONS: someone else's trajectories.
+        PAIRS: a better and a worse response to one prompt. LABELS: responses called good or bad.
+    """
 
     SAMPLES = auto()
-    """The policy's own samples with rewards."""
     DEMONSTRATIONS = auto()
-    """Someone else's trajectories."""
     PAIRS = auto()
-    """A better and a worse response to one prompt."""
     LABELS = auto()
-    """Single responses called good or bad."""
 
 
 class Objective(ABC):
     """Scores a batch. A value: frozen, printable, comparable.
 
     A subclass writes `prepare` and `loss`; everything else has a default. `logpi.testing.check_all`
-    checks the laws of masks and micro-batches, `logpi.lab.check` compares it with the exact
-    gradient.
+    checks its laws, `logpi.lab.check` compares it with the exact gradient.
 
     Attributes:
         needs_policy: `prepare` reads the policy's log-probabilities of rows that are not its own.
@@ -278,14 +271,23 @@ class Objective(ABC):
         return False
 
     @property
+    def needs_teacher(self) -> bool:
+        """The reference is another model, which the user names."""
+        return False
+
+    @property
+    def compared(self) -> int:
+        """Number of the reference's likeliest actions that `loss` compares in each state."""
+        return 0
+
+    @property
     def needs_greedy(self) -> bool:
         """`prepare` reads `batch.baseline`, the reward of a greedy response."""
         return False
 
     @property
     def on_policy(self) -> bool:
-        """The recorded actions must be the policy's own, so every ratio is 1 before the first
-        step."""
+        """Recorded actions are the policy's own, so every ratio is 1 before the first step."""
         return False
 
     @property
@@ -295,13 +297,12 @@ class Objective(ABC):
 
     @property
     def ties(self) -> object | None:
-        """The part that ties the actions of a row together, or None if each action's loss is its
-        own."""
+        """The part that ties a row's actions together; None if each action's loss is its own."""
         return self
 
     @property
     def fragments(self) -> bool:
-        """It learns from trajectories that are cut anywhere: a critic bootstraps at the cut."""
+        """It learns from rows that are cut anywhere: a critic bootstraps at the cut."""
         return False
 
     @abstractmethod
@@ -338,11 +339,15 @@ class Objective(ABC):
         return {}
 
     def control(self, report: Mapping[str, float], responses: int) -> Objective:
-        """The objective of the next update, from this update's report and number of responses."""
+        """The next update's objective, from this one's report and number of responses."""
         return self
 
     def restore(self, controls: Mapping[str, float]) -> Objective:
         """The objective with these coefficients; the inverse of `controls`."""
+        return self
+
+    def taught(self) -> Objective:
+        """The objective with a teacher as its reference."""
         return self
 
     def corrected(self) -> Objective:
@@ -371,11 +376,8 @@ class Policy(Protocol):
         ...
 
     def parameters(self, recurse: bool = True) -> Iterator[torch.nn.Parameter]: ...
-
     def state_dict(self) -> dict[str, Any]: ...
-
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> Any: ...
-
     def requires_grad_(self, requires_grad: bool = True) -> Any: ...
 
 
@@ -390,11 +392,8 @@ class Collected:
 
 
 class Rollout(Protocol):
-    """Makes batches. Its state (data cursor, random generators, environments) can be saved and
-    restored exactly."""
+    """Makes batches. Its state (cursor, generators, environments) is saved and restored exactly."""
 
     def __call__(self) -> Collected: ...
-
     def state_dict(self) -> dict[str, Any]: ...
-
     def load_state_dict(self, state: dict[str, Any]) -> None: ...

@@ -40,6 +40,7 @@ CHAPTERS: dict[str, tuple[str, ...]] = {
     "Training": (
         "control.md",
         "preferences.md",
+        "distillation.md",
         "r1.md",
         "tools.md",
         "conversations.md",

@@ -652,10 +652,20 @@ def demonstrations(seed: int) -> Batch:
     )
 
 
+def taught() -> Tiny:
+    """A policy that learned from demonstrations."""
+    one = learner("sft", lr=0.02)
+    for seed in range(40):
+        one.update(demonstrations(seed))
+    assert isinstance(one.policy, Tiny)
+    return one.policy
+
+
 @pytest.mark.parametrize("name", BUDGET)
 def test_each_family_learns(name: str) -> None:
-    given = BUDGET[name]
-    one = learner(name, critic=algorithm(name).objective.needs_critic, lr=given.lr)
+    given, objective = BUDGET[name], algorithm(name).objective
+    teacher = taught() if objective.needs_teacher else None
+    one = learner(name, critic=objective.needs_critic, lr=given.lr, reference=teacher)
     assert isinstance(one.policy, Tiny)
     for seed in range(given.updates):
         one.update(

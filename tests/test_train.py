@@ -207,7 +207,7 @@ def test_a_learning_rate_below_zero_is_refused():
         ("grpo", {"micro_tokens": 0}, "micro_tokens must be at least 1"),
         ("grpo", {"max_grad_norm": -1}, "max_grad_norm must be above 0"),
         ("trpo", {"shrink": 1.0}, "shrink within"),
-        ("trpo", {"cg_steps": 0}, "cg_steps and trials at least 1"),
+        ("trpo", {"cg_steps": 0}, "cg_steps, trials and trust_steps at least 1"),
     ],
 )
 def test_an_update_that_would_do_nothing_is_refused(name, given, says):

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from logpi.algorithms import names
-from logpi.algorithms.composition import Divergence
+from logpi.algorithms.composition import Difference
 from logpi.algorithms.description import Description
 from logpi.algorithms.option_list import (
     Method,
@@ -139,7 +139,7 @@ def _with_name(method: Method, a: Algorithm) -> Algorithm:
     source, _, rest = method.doc.partition("\n\n")
     lines = [" ".join(x.split()) for x in ("\n" + rest).split("\n- ")[1:]]
     row = values_of(_as_written(method)) if any(_ABOUT.match(x) for x in lines) else {}
-    differs = tuple(_divergence(line, row) for line in lines)
+    differs = tuple(_difference(line, row) for line in lines)
     return replace(a, name=method.name, source=source.replace("\n", " "), differs=differs)
 
 
@@ -154,11 +154,11 @@ def _as_written(method: Method) -> Algorithm:
 _ABOUT = re.compile(r"\[([a-z_]+(?:, [a-z_]+)*)\] (.+)")
 
 
-def _divergence(line: str, row: Mapping[str, Any]) -> str | Divergence:
+def _difference(line: str, row: Mapping[str, Any]) -> str | Difference:
     about = _ABOUT.fullmatch(line)
     if about is None or not set(about[1].split(", ")) <= set(row):
         return line
-    return Divergence(about[2], tuple((name, row[name]) for name in about[1].split(", ")))
+    return Difference(about[2], tuple((name, row[name]) for name in about[1].split(", ")))
 
 
 def describe(which: str | Algorithm, **chosen: Any) -> Description:

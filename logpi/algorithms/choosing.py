@@ -79,6 +79,17 @@ SITUATIONS: dict[str, Situation] = {
             ("grpo", "no memory for a critic; a penalty in the loss"),
         ),
     ),
+    "teacher": Situation(
+        "a better model of the same family, and prompts",
+        "distill",
+        "the teacher judges each token of the student's own samples, so the student learns in the"
+        " states that it gets into itself, and no verifier is needed",
+        "logpi rl --model STUDENT --teacher TEACHER --task rows.jsonl --algorithm distill",
+        (
+            ("sft", "a teacher of another family, or behind a server: `logpi harvest`, then `sft`"),
+            ("grpo", "a verifier too: `--teacher TEACHER --beta 0.5 --kl-place action` has both"),
+        ),
+    ),
     "pairs": Situation(
         "pairs of a better and a worse response",
         "dpo",

@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from logpi.types import Objective
     from logpi.updates.trust_region import TrustRegion
 
-__all__ = ["Algorithm", "Divergence", "kl_in_loss", "kl_in_reward"]
+__all__ = ["Algorithm", "Difference", "kl_in_loss", "kl_in_reward", "kl_to_teacher"]
 
 
 @dataclass(frozen=True)
-class Divergence:
+class Difference:
     """A line on what a row does otherwise than its source, which holds as long as the algorithm
     has what the line is about.
 
@@ -30,7 +30,7 @@ class Divergence:
             same, a part of the same class; a number that the algorithm has no more says nothing.
 
     >>> from logpi.ops.weights import SequenceMean, TokenMean
-    >>> line = Divergence("The paper takes the sum.", (("weight", SequenceMean()),))
+    >>> line = Difference("The paper takes the sum.", (("weight", SequenceMean()),))
     >>> line.holds({"weight": SequenceMean()}), line.holds({"weight": TokenMean()})
     (True, False)
     """
@@ -69,12 +69,17 @@ class Algorithm:
     truncation: Truncation = Bootstrap()
     name: str = "custom"
     source: str = ""
-    differs: tuple[str | Divergence, ...] = ()
+    differs: tuple[str | Difference, ...] = ()
 
 
 def kl_in_reward(beta: float) -> KL | None:
     """k1 in the reward of each action; no penalty at 0."""
     return KL(beta, k1, "reward") if beta else None
+
+
+def kl_to_teacher(beta: float) -> KL:
+    """k1 to a teacher in the advantage of each action: β log(π_T/π)."""
+    return KL(beta, k1, "action", teacher=True)
 
 
 def kl_in_loss(beta: float) -> KL | None:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import fields
 from typing import Any
 
-from logpi.algorithms.composition import Algorithm, Divergence
+from logpi.algorithms.composition import Algorithm, Difference
 from logpi.algorithms.option_list import values_of
 from logpi.algorithms.table import TABLE
 from logpi.algorithms.texts import sections
@@ -65,7 +65,7 @@ def _sources(a: Algorithm) -> str:
 def divergences(a: Algorithm) -> tuple[str, ...]:
     """What the algorithm does otherwise than its source: the row's lines that hold for it, and
     those of its parts."""
-    about = [d for d in a.differs if isinstance(d, Divergence)]
+    about = [d for d in a.differs if isinstance(d, Difference)]
     now = values_of(a) if about else {}
     row = [str(d) for d in a.differs if d not in about or d.holds(now)]
     return (*row, *a.objective.explain().differs)

@@ -97,6 +97,8 @@ OPTIONS_OF_ROW = {("trpo", "target_kl"): "max_kl", ("simpo", "simpo_gamma"): "ga
 VALUES = {"kl_estimator": {"kl": "k1", "mse": "k2", "low_var_kl": "k3"}}
 
 JOB_NAMES = {
+    # TRL's GKDTrainer
+    "teacher_model_name_or_path": "teacher",
     # models, data, directories
     "model_name_or_path": "model",
     "pretrain": "model",

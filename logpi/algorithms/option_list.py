@@ -16,11 +16,19 @@ from typing import Any
 
 from logpi.algorithms import names
 from logpi.algorithms.composition import Algorithm
-from logpi.algorithms.parts import ESTIMATORS, Axis, axis_of, read_part, settings_of, text_of
+from logpi.algorithms.parts import (
+    Axis,
+    axis_of,
+    read_estimator,
+    read_part,
+    settings_of,
+    text_of,
+)
 from logpi.algorithms.table import TABLE
 from logpi.errors import UserError, did_you_mean, wrong_type
 from logpi.objectives.policy_gradient import PolicyGradient, TruncatedIS
-from logpi.ops.kl import KL, AdaptiveKL, Estimator
+from logpi.ops.divergences import Divergence
+from logpi.ops.kl import KL, AdaptiveKL
 from logpi.ops.surrogates import Clip, DecayingClip, DualClip
 from logpi.runs.user_code import from_user_code, is_user_code
 
@@ -57,8 +65,10 @@ HELP = {
     "surrogate": "what is maximised at each action",
     "ratio": "the importance ratio, of a token or of a response",
     "kl_target": "nats a response that the KL coefficient adapts to (none: it is fixed)",
-    "kl_estimator": "estimator of the penalty: k1, k2 or k3",
-    "kl_place": "place of the penalty: reward or loss",
+    "kl_estimator": (
+        "k1, k2 or k3 of the action taken; reverse, forward or jsd of whole distributions"
+    ),
+    "kl_place": "place of the penalty: reward, action or loss",
     "dual_clip": "largest ratio that pushes a bad action down, above 1 (none: no bound)",
     "clip_decay": "the clip's bounds fall linearly to 0 over the run",
     "epochs": "passes over a batch",
@@ -302,7 +312,13 @@ def _common(a: Algorithm, penalised: bool) -> Iterator[Option]:
         target = None if o.kl is None or o.kl.adapt is None else o.kl.adapt.target
         for name, kind, default, part, read in (
             ("kl_target", "float | None", target, "adapt", AdaptiveKL),
-            ("kl_estimator", "str | None", estimator, "estimator", _estimator),
+            (
+                "kl_estimator",
+                "str | None",
+                estimator,
+                "estimator",
+                partial(read_estimator, "kl_estimator"),
+            ),
             ("kl_place", "str | None", place, "place", str),
         ):
             yield Option(name, kind, default, change=partial(_penalty, name, part, read))
@@ -356,21 +372,19 @@ def _beta(a: Algorithm, coef: float) -> Algorithm:
     return set_at(path, a, coef or None)
 
 
-def _estimator(name: str) -> Estimator:
-    if name not in ESTIMATORS:
-        raise ValueError(f"kl_estimator is one of {', '.join(ESTIMATORS)}, not {name!r}")
-    return ESTIMATORS[name]
-
-
 def _penalty(
     option: str, part: str, read: Callable[[Any], Any], a: Algorithm, value: Any
 ) -> Algorithm:
     """With a part of the KL penalty set to `read(value)`; None leaves it as it is."""
     if value is None:
         return a
-    if getattr(a.objective, "kl", None) is None:
+    if (kl := getattr(a.objective, "kl", None)) is None:
         raise ValueError(f"{option} needs a KL penalty: give a beta above 0")
-    return set_at(("objective", "kl", part), a, read(value))
+    changes = {part: read(value)}
+    if isinstance(changes[part], Divergence):
+        # the only place that it has
+        changes["place"] = "loss"
+    return set_at(("objective", "kl"), a, replace(kl, **changes))
 
 
 def _other_clip(option: str, other: str, kind: type, a: Algorithm, value: Any) -> Algorithm:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, fields, is_dataclass
 from types import ModuleType
@@ -20,7 +20,16 @@ from typing import Any
 
 from logpi.errors import UserError, nearest, wrong_type
 from logpi.objectives import policy_gradient
-from logpi.ops import advantages, kl, ratios, selection, surrogates, weights
+from logpi.ops import (
+    advantages,
+    constant_advantages,
+    divergences,
+    kl,
+    ratios,
+    selection,
+    surrogates,
+    weights,
+)
 from logpi.runs.user_code import from_user_code, is_user_code
 from logpi.runs.words import build, parse_call
 from logpi.updates import sgd, trust_region
@@ -32,13 +41,17 @@ __all__ = [
     "axis_of",
     "given_in",
     "part_at",
+    "read_estimator",
     "read_part",
     "settings_of",
     "text_of",
     "word_of",
 ]
 
-ESTIMATORS: dict[str, kl.Estimator] = {k.name: k for k in (kl.k1, kl.k2, kl.k3)}
+_DIVERGENCES = (divergences.ReverseKL(), divergences.ForwardKL(), divergences.JensenShannon())
+ESTIMATORS: dict[str, kl.Estimator | divergences.Divergence] = {
+    e.name: e for e in (kl.k1, kl.k2, kl.k3, *_DIVERGENCES)
+}
 _CALL = re.compile(r"(.+\.py:\w+)(\(.*\))?", re.DOTALL)
 
 
@@ -92,15 +105,22 @@ def _setting(p: inspect.Parameter) -> Iterator[str]:
 
 def _axes() -> Iterator[Axis]:
     text = ("equation", "source")
-    for name, help, base, module, texts in (
-        ("advantage", "estimator of the advantage", advantages.Advantage, advantages, text),
-        ("ratio", "the importance ratio", ratios.Ratio, ratios, text),
-        ("surrogate", "what is maximised at each action", surrogates.Surrogate, surrogates, text),
-        ("kl", "the penalty to the reference", kl.KL, kl, ()),
-        ("weight", "weight of an action in the loss", weights.Weight, weights, text),
-        ("correction", "for another sampler", policy_gradient.TruncatedIS, policy_gradient, ()),
+    estimators = (advantages, constant_advantages)
+    for name, help, base, modules, texts in (
+        ("advantage", "estimator of the advantage", advantages.Advantage, estimators, text),
+        ("ratio", "the importance ratio", ratios.Ratio, (ratios,), text),
+        (
+            "surrogate",
+            "what is maximised at each action",
+            surrogates.Surrogate,
+            (surrogates,),
+            text,
+        ),
+        ("kl", "the penalty to the reference", kl.KL, (kl,), ()),
+        ("weight", "weight of an action in the loss", weights.Weight, (weights,), text),
+        ("correction", "for another sampler", policy_gradient.TruncatedIS, (policy_gradient,), ()),
     ):
-        yield Axis(name, help, ("objective", name), (base,), (module,), texts)
+        yield Axis(name, help, ("objective", name), (base,), modules, texts)
     updates = (sgd.SGD, trust_region.TrustRegion)
     yield Axis("update", "how parameters move", ("update",), updates, (sgd, trust_region))
     yield Axis("shuffle", "how rows are dealt out", ("update", "shuffle"), (sgd.Shuffle,), (sgd,))
@@ -111,6 +131,9 @@ def _axes() -> Iterator[Axis]:
         yield Axis(name, help, (name,), (base,), (selection,))
 
 
+_DIVERGENCE = Axis(
+    "divergence", "between whole distributions", (), (divergences.Divergence,), (divergences,)
+)
 AXES: dict[str, Axis] = {axis.name: axis for axis in _axes()}
 
 
@@ -138,7 +161,11 @@ def read_part(axis: Axis, value: Any) -> Any:
     part = _of_word(axis, value) if isinstance(value, str) else value
     if not isinstance(part, axis.bases) or isinstance(part, type):
         kinds = " or ".join(b.__name__ for b in axis.bases)
-        raise ValueError(f"{axis.name} must be a word or a {kinds}, not {value!r}")
+        if isinstance(value, str):
+            made = "a class" if isinstance(part, type) else type(part).__name__
+            raise ValueError(f"{axis.name}: what {value} names is no {kinds} but {made}")
+        article = "an" if kinds[0] in "AEIOU" else "a"
+        raise ValueError(f"{axis.name} must be a word or {article} {kinds}, not {value!r}")
     for text in axis.texts:
         if not getattr(part, text, ""):
             raise UserError(
@@ -247,8 +274,8 @@ def _made(
 
 def _argument(axis: Axis, name: str, setting: str, kind: str, value: Any) -> Any:
     """A setting's value: an estimator by its name; checked where it is a number or a switch."""
-    if kind == "Estimator" and isinstance(value, str):
-        return _named(f"{axis.name} {name!r}: {setting}", ESTIMATORS, value)
+    if setting == "estimator" and isinstance(value, str):
+        return read_estimator(f"{axis.name} {name!r}: {setting}", value)
     words = {"bool", "int", "float", "str", "None"}
     checked = {k.strip() for k in kind.split("|")} <= words
     if checked and kind and (wanted := wrong_type(kind, value)) is not None:
@@ -256,7 +283,14 @@ def _argument(axis: Axis, name: str, setting: str, kind: str, value: Any) -> Any
     return value
 
 
-def _named(what: str, known: Mapping[str, Any], name: str) -> Any:
-    if name not in known:
-        raise ValueError(f"{what} is one of {', '.join(known)}, not {name!r}")
-    return known[name]
+def read_estimator(what: str, word: str) -> kl.Estimator | divergences.Divergence:
+    """The estimator of a penalty that a word names: `k2`, `reverse`, `JensenShannon(mix=0.1)`.
+
+    Raises:
+        ValueError: in one line, which begins with `what`.
+    """
+    if word in ESTIMATORS:
+        return ESTIMATORS[word]
+    if "(" in word:
+        return read_part(_DIVERGENCE, word)
+    raise ValueError(f"{what} is one of {', '.join(ESTIMATORS)}, not {word!r}")

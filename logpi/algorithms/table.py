@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from logpi.algorithms.composition import Algorithm, kl_in_loss, kl_in_reward
+from logpi.algorithms.composition import Algorithm, kl_in_loss, kl_in_reward, kl_to_teacher
 from logpi.algorithms.group_rows import (
     cispo,
     dapo,
@@ -45,8 +45,8 @@ from logpi.ops.advantages import (
     QValue,
     RewardToGo,
     TotalReward,
-    Uniform,
 )
+from logpi.ops.constant_advantages import NoReward, Uniform
 from logpi.ops.surrogates import Clip, ScoreFunction, Unclipped
 from logpi.ops.weights import SequenceSum, TokenMean
 from logpi.types import Data
@@ -253,6 +253,31 @@ def reinforce_plus_plus_baseline(
     )
 
 
+# --- from a teacher ---
+
+
+def distill(low: float = 0.2, high: float | None = None, beta: float = 1.0) -> Algorithm:
+    """On-policy distillation (arXiv:2306.13649; arXiv:2306.08543): the student samples, the teacher
+    says of each token how likely it was.
+
+    - Rewards are only measured. To learn from both, give another row a teacher (`grpo` with
+      beta=0.5 kl_place=action).
+    - The advantage is log π_T − log π of the token that was taken: on average the gradient of the
+      reverse KL in each state that the student visits. The paper compares whole distributions:
+      kl_estimator=reverse, forward or jsd.
+    - What a token changes in the states that follow is left out (discount 0), as in the paper.
+    """
+    return Algorithm(
+        PolicyGradient(
+            # what teaches is the penalty alone
+            advantage=NoReward(),
+            surrogate=Clip(low, high),
+            weight=TokenMean(),
+            kl=kl_to_teacher(beta),
+        )
+    )
+
+
 # --- supervised ---
 
 
@@ -285,6 +310,7 @@ TABLE: dict[str, Callable[..., Algorithm]] = {
         dapo,
         gspo,
         cispo,
+        distill,
         sft,
         dpo,
         robust_dpo,

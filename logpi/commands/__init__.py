@@ -67,6 +67,11 @@ COMMANDS: dict[str, CommandEntry] = {
         "StepLabels",
         "pairs of beginnings, for a process reward model to learn from",
     ),
+    "harvest": CommandEntry(
+        "jobs.harvest",
+        "Harvest",
+        "a teacher's responses, judged and cleaned, as demonstrations for sft",
+    ),
     "compute": CommandEntry(
         "jobs.compute",
         "Compute",

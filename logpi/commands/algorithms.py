@@ -24,11 +24,11 @@ class AlgorithmList:
     """Arguments of `logpi algorithms`."""
 
     markdown: bool = option(False, help="as a Markdown table")
-    situation: str = option(
+    for_: str = option(
         "",
         help="what you have or lack: the row that we would take, why, and others",
         choices=_situations,
-        aliases=("for",),
+        aliases=("situation",),
     )
     parts: bool = option(False, help="the parts of each axis instead, as their words are written")
 
@@ -88,10 +88,10 @@ def main(argv: Sequence[str]) -> int:
         "logpi algorithms",
         "The table of algorithms: each is a composition of independent choices.",
     )
-    if a.situation:
+    if a.for_:
         from logpi.algorithms.choosing import SITUATIONS
 
-        print(SITUATIONS[a.situation].text())
+        print(SITUATIONS[a.for_].text())
         return 0
     if a.parts:
         print(parts_text())

@@ -33,8 +33,8 @@ class Compare:
 
 def main(argv: Sequence[str]) -> int:
     a = parse(Compare, argv, "logpi compare", "Runs side by side, seeds as one.")
-    if a.picture is not None and a.picture.suffix != ".png":
-        raise UserError(f"a picture is a .png, not {a.picture.name}")
+    if a.picture is not None:
+        _check_picture(a.picture)
     from logpi.runs.comparison import compare
 
     paths, runs = _read(a.runs)
@@ -46,6 +46,17 @@ def main(argv: Sequence[str]) -> int:
     if a.picture is not None:
         _draw(a.picture, paths, comparison)
     return 0
+
+
+def _check_picture(path: Path) -> None:
+    """Raises UserError or RunError if no picture can be written there."""
+    from logpi.runs.disk import refuse_unwritable
+
+    if path.suffix != ".png":
+        raise UserError(f"a picture is a .png, not {path.name}")
+    if not path.parent.is_dir():
+        raise UserError(f"there is no folder {path.parent} for the picture: make it first")
+    refuse_unwritable(path, "give another --picture")
 
 
 def _read(places: Sequence[Path]) -> tuple[list[Path], list[ComparedRun]]:
@@ -91,7 +102,8 @@ def _lines(runs: Sequence[ComparedRun], comparison: Comparison) -> list[str]:
         lines += [*aligned(rows, "<" * len(rows[0])), ""]
     table = [list(comparison.columns)]
     table += [[_cell(cell) for cell in row] for row in comparison.rows]
-    return [*lines, *aligned(table, "<" + ">" * (len(table[0]) - 1))]
+    lines += aligned(table, "<" + ">" * (len(table[0]) - 1))
+    return [*lines, *comparison.notes]
 
 
 def _short(text: str) -> str:
@@ -111,6 +123,7 @@ def _plain(runs: Sequence[ComparedRun], comparison: Comparison) -> dict[str, Any
         "differing": {name: dict(zip(labels, v, strict=True)) for name, v in comparison.differing},
         "groups": {g.label: [labels[i] for i in g.runs] for g in comparison.groups},
         "table": {"columns": comparison.columns, "rows": comparison.rows},
+        "notes": comparison.notes,
     }
 
 
@@ -118,8 +131,8 @@ def _draw(path: Path, paths: Sequence[Path], comparison: Comparison) -> None:
     """The curves of all groups in one picture. Raises UserError: they have no curve in common."""
     from logpi.jobs.seed_report import picture
 
-    groups: Mapping[str, list[Path]] = {
-        g.label: [paths[i] for i in g.runs] for g in comparison.groups
+    groups: Mapping[str, list[list[Path]]] = {
+        g.label: [[paths[i] for i in same] for same in g.seeds] for g in comparison.groups
     }
     if picture(groups, path) is None:
         raise UserError("these runs have no curve in common: compare runs of one kind")

@@ -30,7 +30,7 @@ class View:
     """Arguments of `logpi view`."""
 
     paths: tuple[Path, ...] = option(
-        (Path("runs"),), help="runs, or folders with runs", positional=True, nargs="*"
+        (), help="runs, or folders with runs (default: runs)", positional=True, nargs="*"
     )
     port: int = option(0, help="of the server; 0: one that is free", least=0, most=65535)
     host: str = option("127.0.0.1", help="address to listen on")
@@ -43,14 +43,16 @@ def main(argv: Sequence[str]) -> int:
     from logpi.viewer.files import Folders
     from logpi.viewer.runs_index import RunsIndex
 
-    folders = Folders(a.paths)
+    # where nobody has trained yet there is no runs/; a path that was given must be there
+    paths = a.paths or (Path("runs"),)
+    folders = Folders(paths, awaited=not a.paths)
     if a.static is not None:
         from logpi.viewer.static_page import write
 
         print(write(folders, a.static))
         return 0
     if not RunsIndex(folders).runs():
-        names = ", ".join(map(str, a.paths))
+        names = ", ".join(map(str, paths))
         print(f"logpi: no runs in {names} yet; the page shows them as they come", file=sys.stderr)
     serve(folders, a.host, a.port, a.open)
     return 0

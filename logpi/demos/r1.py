@@ -25,12 +25,13 @@ from pathlib import Path
 from logpi.demos import r1_data, r1_report
 from logpi.demos.chain import stage as run_stage
 from logpi.demos.r1_arguments import R1, judged, settled
-from logpi.demos.r1_harvest import harvest, in_one_line
+from logpi.demos.r1_harvest import harvest
 from logpi.demos.r1_recipe import STAGES, Stage
 from logpi.demos.r1_stages import base, done, job
 from logpi.distributed.world import current
 from logpi.errors import Stopped, UserError, as_user_errors
 from logpi.jobs.common import opened
+from logpi.jobs.harvest import in_one_line
 from logpi.jobs.job import Job
 from logpi.jobs.options.model import placed
 from logpi.jobs.options.run import available, read

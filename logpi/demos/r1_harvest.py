@@ -7,18 +7,19 @@ Left out: the sampling by chunks, the cleaning and the counts (`jobs/rejection.p
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
-from functools import cache
+from collections.abc import Callable
+from functools import cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from logpi.demos.r1_arguments import R1, judged, model_of, template
 from logpi.demos.r1_recipe import STAGES, Stage
 from logpi.distributed.world import current
 from logpi.errors import as_user_errors
+from logpi.jobs.harvest import in_one_line
 
 if TYPE_CHECKING:
-    from logpi.jobs.rejection import Rules
+    from logpi.jobs.rejection import Rules, SampleRows
     from logpi.rewards import Rewards
 
 
@@ -38,7 +39,7 @@ def harvest(a: R1, stage: Stage, model: str, out: Path, general: str) -> None:
         rows = list(make_task(a.task).rows("train", a.seed + number)[: a.data_prompts])
         kept = sample(
             path,
-            _asker(a, model, rewards, progress.phase),
+            _sampler(a, model, rewards, progress.phase),
             rows,
             rewards,
             rules(a),
@@ -59,17 +60,6 @@ def harvest(a: R1, stage: Stage, model: str, out: Path, general: str) -> None:
     print(in_one_line(path / "counts.json", stage.name))
 
 
-def in_one_line(path: Path, name: str) -> str:
-    """The counts of a harvest in one line."""
-    c = json.loads(path.read_text())
-    filtered = ", ".join(f"{n} {reason}" for reason, n in c["filtered"].items()) or "none"
-    general = f"; {c['general']} general rows mixed in" if "general" in c else ""
-    return (
-        f"{name}: {c['sampled']} sampled for {c['prompts']} prompts, {c['kept']} kept; filtered:"
-        f" {filtered}{general}"
-    )
-
-
 def rules(a: R1) -> Rules:
     """Right, in the format, in the language, and ended."""
     from logpi.jobs.rejection import Rules
@@ -78,28 +68,10 @@ def rules(a: R1) -> Rules:
     return Rules(least, longest=a.tokens, per_prompt=a.per_prompt)
 
 
-def _asker(a: R1, model: str, rewards: Rewards, tell: Callable[[str], None]) -> Any:
+def _sampler(a: R1, model: str, rewards: Rewards, tell: Callable[[str], None]) -> SampleRows:
     """Samples from a model, loaded when it is first asked."""
-    import torch
+    from logpi.engine.sampling import Sampling
+    from logpi.jobs.harvest import sampled
 
-    from logpi.engine.engine import Engine
-    from logpi.engine.sampling import Request, Sampling
-    from logpi.rollouts.responses import Responses, ResponseSampler
-
-    load = cache(model_of(a, model).load)
-
-    def ask(rows: Sequence[dict[str, Any]], seed: int) -> Sequence[Responses]:
-        policy = load()
-        chat = template(a, policy)
-        requests = [Request(chat(policy, r["prompt"]), a.samples) for r in rows]
-        generator = torch.Generator().manual_seed(seed)
-        sampler = ResponseSampler(
-            policy,
-            Engine(policy, slots=a.slots),
-            rewards,
-            Sampling(max_tokens=a.tokens),
-            progress=lambda done, total: tell(f"sampling {done}/{total}"),
-        )
-        return sampler(rows, requests, generator)[0]
-
-    return ask
+    load, settings = cache(model_of(a, model).load), Sampling(max_tokens=a.tokens)
+    return sampled(load, partial(template, a), rewards, a.samples, settings, a.slots, tell)

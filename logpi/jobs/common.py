@@ -21,7 +21,9 @@ from logpi.jobs.options.saved import to_json
 
 if TYPE_CHECKING:
     from logpi.algorithms import Algorithm
+    from logpi.envs.task import Row
     from logpi.learner import Learner
+    from logpi.rewards import Rewards
     from logpi.runs.directory import Run
     from logpi.runs.ranks import JointRun
     from logpi.train import Outcome
@@ -126,6 +128,19 @@ def drawn(run: Run | JointRun, names: Sequence[Any]) -> str:
         return f"curves  {run.path / 'curves.png'}"
     except UserError as error:
         return f"curves  none: {error}"
+
+
+def prompts_and_judge(a: Any) -> tuple[list[Row], Rewards]:
+    """The first training rows of the job's task, as many as `a.prompts`, and what judges responses
+    to them, checked against each other."""
+    from logpi.envs.tasks import task as make_task
+    from logpi.rewards import rewards
+
+    task = make_task(a.task)
+    judge = rewards(a.rewards, a.device) if a.rewards else task.reward
+    rows = list(task.rows("train", a.seed)[: a.prompts])
+    judge.check(list(rows[0]), rows)
+    return rows, judge
 
 
 def whole_groups(algorithm: Algorithm, groups: int, option: str) -> None:

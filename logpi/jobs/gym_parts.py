@@ -134,6 +134,11 @@ def make_algorithm(name: str, p: Preset, settings: Mapping[str, Any]) -> Algorit
     usable = {o.name for o in known(name)}
     options = _of_preset(name, p, settings, usable) | dict(settings)
     method = algorithm(name, **options)
+    if method.objective.needs_teacher:
+        raise UserError(
+            f"{method.name} learns from a teacher, and an environment has none: choose another"
+            " algorithm"
+        )
     if not method.objective.on_policy:
         raise UserError(
             f"{method.name} learns from demonstrations or preferences, not from an environment's"

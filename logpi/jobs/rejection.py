@@ -33,7 +33,7 @@ from logpi.runs import disk
 from logpi.runs.metrics import write_rows
 
 Sample = dict[str, Any]
-Ask = Callable[[Sequence[Row], int], Sequence[Responses]]
+SampleRows = Callable[[Sequence[Row], int], list[Sample]]
 """Samples and judges the responses to some rows; the integer is the seed to do it with."""
 Done = Callable[[int, int], None]
 """Called with how many prompts are done, and of how many."""
@@ -60,6 +60,8 @@ class Rules:
         """Why a response is not kept, or ""."""
         if sample["stop"] == "length":
             return "truncated"
+        if not sample["completion"].strip():
+            return "empty"
         for name, least in self.least.items():
             value = sample["rewards"].get(name)
             if value is None:
@@ -73,7 +75,7 @@ class Rules:
 
 def harvest(
     path: Path,
-    ask: Ask,
+    sample: SampleRows,
     rows: Sequence[Row],
     rewards: Rewards,
     rules: Rules,
@@ -91,10 +93,6 @@ def harvest(
     Raises:
         UserError: nothing was kept; says what to try. Every sample is on disk.
     """
-
-    def sample(some: Sequence[Row], seed: int) -> list[Sample]:
-        return [s for a in ask(some, seed) for s in _samples(a)]
-
     samples = chunked(path, rows, sample, seed=seed, progress=progress)
     return current().by_first(lambda: _kept(path, samples, rewards, rules))
 
@@ -118,7 +116,7 @@ def _kept(path: Path, samples: list[Sample], rewards: Rewards, rules: Rules) -> 
 def chunked(
     path: Path,
     rows: Sequence[Row],
-    make: Callable[[Sequence[Row], int], list[Sample]],
+    make: SampleRows,
     *,
     seed: int = 0,
     progress: Done | None = None,
@@ -146,7 +144,7 @@ def write_counts(path: Path, counts: Mapping[str, Any]) -> None:
     disk.write(path / "counts.json", json.dumps(counts, indent=1).encode())
 
 
-def _samples(answers: Responses) -> list[Sample]:
+def records(answers: Responses) -> list[Sample]:
     """What is recorded of a row's responses."""
     row = {k: v for k, v in answers.row.items() if k != "completion"}
     return [

@@ -108,6 +108,14 @@ class RL(
             " directory"
         ),
     )
+    teacher: str | Any = option(
+        "",
+        objects=True,
+        help=(
+            "a model with the same tokens, which the policy becomes like: with --algorithm distill,"
+            " or with another row's --beta"
+        ),
+    )
     algorithm: str | Any = option(
         "grpo", objects=True, help="a row of `logpi algorithms`, or FILE.py:NAME"
     )

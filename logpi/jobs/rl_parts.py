@@ -197,11 +197,30 @@ def _checked(a: Any, method: Algorithm) -> Algorithm:
     whole_groups(method, a.prompts, "--prompts")
     if a.ahead:
         _check_ahead(a)
+    method = _taught(a, method)
     # With 16-bit weights, or by another engine, sampler and learner round differently: the
     # objective corrects for the mismatch with capped importance weights.
     if a.dtype == "float32" and a.samples_itself:
         return method
     return replace(method, objective=method.objective.corrected())
+
+
+def _taught(a: Any, method: Algorithm) -> Algorithm:
+    """The algorithm with the job's teacher as the reference of its penalty. Raises UserError if a
+    teacher is missing, or not read."""
+    objective = method.objective
+    if not a.teacher:
+        if objective.needs_teacher:
+            raise UserError(f"{method.name} learns from a teacher: give --teacher MODEL")
+        return method
+    if not objective.needs_reference:
+        raise UserError(
+            f"{method.name} does not read a teacher with these settings: give it a penalty"
+            " (--beta above 0), or use --algorithm distill"
+        )
+    if a.refresh_reference:
+        raise UserError("a teacher stays as it is: leave --refresh-reference out")
+    return replace(method, objective=objective.taught())
 
 
 def _check_ahead(a: Any) -> None:
@@ -259,6 +278,8 @@ def make_reference(a: Any, method: Algorithm, policy: CausalLM) -> Policy | None
 
     if not method.objective.needs_reference:
         return None
+    if a.teacher:
+        return make_teacher(a, policy)
     if not a.lora:
         return copy.deepcopy(policy).requires_grad_(False)
     if a.refresh_reference:
@@ -266,6 +287,30 @@ def make_reference(a: Any, method: Algorithm, policy: CausalLM) -> Policy | None
             "with --lora the reference is the model without its adapter, and cannot be refreshed"
         )
     return AdapterOff(policy)
+
+
+def make_teacher(a: Any, policy: CausalLM) -> CausalLM:
+    """The frozen teacher, at the policy's temperature. Raises UserError if its tokens are not the
+    policy's."""
+    from logpi.errors import as_user_errors
+    from logpi.policies.causal_lm import CausalLM
+
+    with as_user_errors():
+        teacher = CausalLM.load(a.teacher, temperature=a.temperature, **a.loading())
+    ours, theirs = policy.tokenizer.get_vocab(), teacher.tokenizer.get_vocab()
+    if ours != theirs:
+        other = sum(theirs.get(token) != number for token, number in ours.items())
+        raise UserError(
+            f"--teacher {a.teacher} has another tokenizer than the policy ({other} of {len(ours)}"
+            " tokens differ), so it cannot judge its tokens: give a model of the same family, or"
+            " learn from its texts (logpi harvest, then logpi sft)"
+        )
+    if teacher.vocabulary < policy.vocabulary:
+        raise UserError(
+            f"--teacher {a.teacher} has {teacher.vocabulary} logits and the policy"
+            f" {policy.vocabulary}, so some of the policy's tokens have no probability there"
+        )
+    return teacher.requires_grad_(False)
 
 
 def roles_in_memory(
@@ -282,8 +327,9 @@ def roles_in_memory(
     elif policy.value_head is not None:
         roles.append(Role("critic", None, "a value head on the policy's trunk, counted there"))
     if reference is not None:
-        module, note = (None, "the policy without its adapter") if a.lora else (reference, "")
-        roles.append(Role("reference", module, note))
+        alone = a.lora and not a.teacher
+        module, note = (None, "the policy without its adapter") if alone else (reference, "")
+        roles.append(Role("teacher" if a.teacher else "reference", module, note))
     models = [p.function for p in rewards.parts if isinstance(p.function, ModelReward)]
     return roles + [Role(f"reward {m.name}", m.model) for m in models]
 

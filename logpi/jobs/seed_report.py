@@ -15,6 +15,9 @@ from logpi.errors import UserError
 from logpi.runs.comparison import interval
 from logpi.runs.metrics import read_metrics
 
+# a curve's points; of each seed of a label, its runs
+Line = list[tuple[float, float]]
+Seeds = Sequence[Sequence[Path]]
 # (x, y) of the curve, the first that the runs have, with the names of the axes
 CURVES = {
     ("num_tokens_seen", "reward_100"): ("environment steps", "return, last 100 episodes"),
@@ -65,37 +68,36 @@ def report(out: Path, runs: Sequence[Path], title: str) -> str:
     record |= records[first]
     record["measures"] = {n: {"values": values[n], **r} for n, r in records.items()}
     (out / "seeds.json").write_text(json.dumps(record, indent=2))
-    path = picture({title: runs}, out / "curves.png")
+    path = picture({title: [[run] for run in runs]}, out / "curves.png")
     where = path or "no curve: a run's training measured nothing"
     text = table(values, [run.name for run in runs])
     return f"{title}\n{text}\ncurves  {where}"
 
 
 def _drawable(
-    runs: Mapping[str, Sequence[Path]],
-) -> tuple[dict[str, list[list[tuple[float, float]]]], tuple[str, str]] | None:
+    runs: Mapping[str, Seeds],
+) -> tuple[dict[str, list[list[Line]]], tuple[str, str]] | None:
     """The curves that every run has, with the names of their axes."""
-    rewarded = any("eval/reward" in last_numbers(p) for seeds in runs.values() for p in seeds)
-    metrics = {label: [read_metrics(p) for p in seeds] for label, seeds in runs.items()}
+    paths = [p for seeds in runs.values() for same in seeds for p in same]
+    rewarded = any("eval/reward" in last_numbers(p) for p in paths)
+    metrics = {p: read_metrics(p) for p in paths}
     for (x, y), labels in CURVES.items():
         if y == "loss" and rewarded:
             continue  # that of a policy gradient says nothing
-        every = {
-            label: [[(r[x], r[y]) for r in records if x in r and y in r] for records in seeds]
-            for label, seeds in metrics.items()
-        }
-        if all(line for series in every.values() for line in series):
+        lines = {p: [(r[x], r[y]) for r in rs if x in r and y in r] for p, rs in metrics.items()}
+        if all(lines.values()):
+            every = {k: [[lines[p] for p in same] for same in s] for k, s in runs.items()}
             return every, labels
     return None
 
 
-def picture(runs: Mapping[str, Sequence[Path]], path: Path, title: str = "") -> Path | None:
+def picture(runs: Mapping[str, Seeds], path: Path, title: str = "") -> Path | None:
     """Mean over each label's seeds as training went, with its 95 % interval as a band and the seeds
-    as thin lines. None if a run's training measured nothing that there is a curve of."""
-    import numpy as np
+    as thin lines; runs of one seed are one line, their mean. None if a run's training measured
+    nothing that there is a curve of."""
     from matplotlib.ticker import EngFormatter
 
-    from logpi.runs.plots import Panel, figure, save
+    from logpi.runs.plots import Panel, figure, legend_below, save
 
     curves = _drawable(runs)
     if curves is None:
@@ -103,14 +105,22 @@ def picture(runs: Mapping[str, Sequence[Path]], path: Path, title: str = "") -> 
     every, labels = curves
     drawing = figure([Panel(title, *labels)], size=(6, 3.6))
     [axes] = drawing.axes
-    for label, series in every.items():
-        grid = np.linspace(max(s[0][0] for s in series), min(s[-1][0] for s in series), 200)
-        lines = np.stack([np.interp(grid, [x for x, _ in s], [y for _, y in s]) for s in series])
-        mean, half = np.transpose([interval(column.tolist()) for column in lines.T])
-        line = axes.plot(grid, mean, label=f"{label} ({len(series)} seeds)")[0]
-        colour = line.get_color()
-        axes.fill_between(grid, mean - half, mean + half, alpha=0.2, color=colour, linewidth=0)
-        axes.plot(grid, lines.T, color=colour, alpha=0.35, linewidth=0.6)
+    for label, seeds in every.items():
+        _draw_seeds(axes, label, seeds)
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-    axes.legend(fontsize=8, frameon=False)
+    legend_below(drawing)
     return save(drawing, path)
+
+
+def _draw_seeds(axes: Any, label: str, seeds: Sequence[Sequence[Line]]) -> None:
+    """One label's mean, band and seeds, at 200 points that all of its runs have."""
+    import numpy as np
+
+    every = [line for same in seeds for line in same]
+    grid = np.linspace(max(s[0][0] for s in every), min(s[-1][0] for s in every), 200)
+    lines = np.stack([np.mean([np.interp(grid, *np.transpose(s)) for s in g], 0) for g in seeds])
+    mean, half = np.transpose([interval(column.tolist()) for column in lines.T])
+    count = f"{len(seeds)} seed" + "s" * (len(seeds) != 1)
+    colour = axes.plot(grid, mean, label=f"{label} ({count})")[0].get_color()
+    axes.fill_between(grid, mean - half, mean + half, alpha=0.2, color=colour, linewidth=0)
+    axes.plot(grid, lines.T, color=colour, alpha=0.35, linewidth=0.6)

@@ -26,7 +26,7 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 
 from logpi.errors import UserError, as_user_errors
-from logpi.jobs.common import opened
+from logpi.jobs.common import opened, prompts_and_judge
 from logpi.jobs.options.fields import changed, option
 from logpi.jobs.options.model import ModelArguments
 from logpi.jobs.options.run import RunArguments, available, read
@@ -63,16 +63,11 @@ class StepLabels(ModelArguments, DecodingArguments, RunArguments):
 def main(argv: Sequence[str]) -> int:
     a = read(StepLabels, argv, "step-labels", "Pairs of beginnings, for a process reward model.")
     available(a)
-    from logpi.envs.tasks import task as make_task
     from logpi.jobs.rejection import chunked, write_rows
-    from logpi.rewards import rewards as make_rewards
     from logpi.runs.progress import Progress
 
     with as_user_errors():
-        task = make_task(a.task)
-        judge = make_rewards(a.rewards, a.device) if a.rewards else task.reward
-        rows = list(task.rows("train", a.seed)[: a.prompts])
-        judge.check(list(rows[0]), rows)
+        rows, judge = prompts_and_judge(a)
         label = Labeller(a, judge)
         rows = label.prompts.check(list(rows), "prompts")
     with opened(a, "step-labels") as home, Progress(len(rows)) as progress:

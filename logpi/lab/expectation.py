@@ -192,8 +192,13 @@ def _pieces(
 ) -> Iterator[tuple[int, Batch, Tensor, Tensor]]:
     """Every batch through the objective: (copies in this pass, the rows, gradient [copies·S, A],
     advantages [B, T])."""
-    with torch.no_grad():
-        reference = world.policy(setting.reference).evaluate(world.paths)
+    paths, reference = world.paths, world.policy(setting.reference)
+    if number := objective.compared:
+        others, said = reference.likeliest(paths, number)
+        paths = replace(paths, others=others)
+    else:
+        with torch.no_grad():
+            said = reference.evaluate(paths)
     value = setting.critic if setting.critic is not None else world.value
     many = _separable(objective)
     for rows, group in _chunks(draws, CHUNK if many else 1):
@@ -205,7 +210,7 @@ def _pieces(
             world.mdp.allowed.repeat(n, 1),
             value.repeat(*[1] * (value.ndim - 1), n),
         )
-        batch, ref = _collect(world, reference, rows.flatten(), group.flatten())
+        batch, ref = _collect(paths, said, rows.flatten(), group.flatten())
         yield n, batch, *batch_gradient(policy, objective, batch, ref)
 
 
@@ -246,11 +251,16 @@ def _chunks(draws: Draws, size: int) -> Iterator[tuple[Tensor, Tensor]]:
 
 
 def _collect(
-    world: World, reference: PolicyOutput, rows: Tensor, group: Tensor
+    paths: Batch, reference: PolicyOutput, rows: Tensor, group: Tensor
 ) -> tuple[Batch, PolicyOutput]:
-    batch = world.paths.rows(rows)
+    batch = paths.rows(rows)
     width = batch.mask.shape[1]
-    ref = PolicyOutput(reference.logp[rows, :width], reference.entropy[rows, :width])
+
+    def cut(x: Tensor) -> Tensor:
+        return x[rows, :width]
+
+    others = None if reference.others is None else cut(reference.others)
+    ref = PolicyOutput(cut(reference.logp), cut(reference.entropy), others=others)
     return replace(batch, group=group), ref
 
 

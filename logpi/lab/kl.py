@@ -19,6 +19,7 @@ from logpi.lab.report import Report, ReportTable
 from logpi.lab.worlds import World, token_world
 from logpi.objectives.policy_gradient import PolicyGradient
 from logpi.ops.advantages import RewardToGo
+from logpi.ops.divergences import Divergence, ForwardKL, ReverseKL
 from logpi.ops.kl import KL, Estimator, exact, k1, k2, k3
 from logpi.ops.surrogates import ScoreFunction
 from logpi.ops.weights import SequenceSum
@@ -51,14 +52,18 @@ def kl() -> Report:
         ),
         "k1 in the reward has the gradient of KL(π‖π_ref); in the loss k1 has no gradient on"
         " average, k2 has that of the reverse and k3 that of the forward KL, both with the visited"
-        " states fixed, so beyond one token no loss term has the gradient of a response's KL.",
+        " states fixed, so beyond one token no loss term has the gradient of a response's KL. k1 in"
+        " the action's own advantage is as k2 in the loss; reverse and forward are whole"
+        " distributions, which distillation compares.",
         lambda: _picture(sweep),
     )
 
 
-def penalty_gradient(world: World, reference: Tensor, estimator: Estimator, place: str) -> Tensor:
+def penalty_gradient(
+    world: World, reference: Tensor, estimator: Estimator | Divergence, place: Any
+) -> Tensor:
     """−E[∇L̂] [S·A] of a penalty alone (β = 1, no reward), through the library's objective."""
-    penalty = KL(1.0, estimator, "reward" if place == "reward" else "loss")
+    penalty = KL(1.0, estimator, place)
     objective = PolicyGradient(
         RewardToGo(), surrogate=ScoreFunction(), weight=SequenceSum(), kl=penalty
     )
@@ -99,7 +104,10 @@ def _gradients(world: World, title: str, bandit: bool) -> ReportTable:
         for place in ("reward", "loss")
         for e in (k1, k2, k3)
     ]
-    gradients.append(("exact", "loss", full_vocabulary_gradient(world, reference)))
+    gradients += [
+        (e.name, place, penalty_gradient(world, reference, e, place))
+        for e, place in ((k1, "action"), (ReverseKL(), "loss"), (ForwardKL(), "loss"))
+    ]
     shown = targets[:2] if bandit else targets
     rows = [
         (name, place, float(g.norm()), *(angle(g, x) for x in shown), _name_of(g, targets))

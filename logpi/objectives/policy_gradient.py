@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from logpi.ops.advantages import Advantage, QValue
+from logpi.ops.divergences import Divergence
 from logpi.ops.kl import KL, k3
 from logpi.ops.moments import whiten
 from logpi.ops.ratios import Ratio, TokenRatio
@@ -109,6 +110,15 @@ class PolicyGradient(Objective):
         return self.kl is not None and (self.kl.coef > 0 or self.kl.adapt is not None)
 
     @property
+    def needs_teacher(self) -> bool:
+        return self.kl is not None and self.kl.teacher
+
+    @property
+    def compared(self) -> int:
+        estimator = None if self.kl is None else self.kl.estimator
+        return estimator.top if isinstance(estimator, Divergence) else 0
+
+    @property
     def needs_greedy(self) -> bool:
         return self.advantage.greedy
 
@@ -156,7 +166,12 @@ class PolicyGradient(Objective):
         value_old = None if target is None or value is None else own(value[:, :-1], mask)
         if self.whiten:
             advantage = whiten(advantage, mask)
-        return Targets(logp_old, logp_ref, advantage, target, value_old)
+        if (kl := self._penalty("action")) and logp_ref is not None:
+            advantage = advantage - kl.coef * own(kl.estimator(logp_old, logp_ref), mask)
+        others = (
+            None if ref is None or ref.others is None else own(ref.others.detach(), mask[..., None])
+        )
+        return Targets(logp_old, logp_ref, advantage, target, value_old, others)
 
     def _penalty(self, place: str) -> KL | None:
         """The KL penalty, if this is its place."""
@@ -204,6 +219,9 @@ class PolicyGradient(Objective):
             return self
         return replace(self, kl=replace(self.kl, coef=controls["kl_coef"]))
 
+    def taught(self) -> PolicyGradient:
+        return self if self.kl is None else replace(self, kl=replace(self.kl, teacher=True))
+
     def corrected(self) -> PolicyGradient:
         return self if self.correction else replace(self, correction=TruncatedIS())
 
@@ -228,8 +246,8 @@ class PolicyGradient(Objective):
         if self.correction is not None:
             factor = self.correction(targets.logp_old, batch.logp, mask)
             objective = objective * factor
-        if (kl := self._penalty("loss")) and targets.logp_ref is not None:
-            objective = objective - kl.coef * kl.estimator(logp, targets.logp_ref)
+        if kl := self._penalty("loss"):
+            objective = objective - kl.coef * self._distance(kl, logp, targets, now, mask)
         if self.entropy_coef:
             objective = objective + self.entropy_coef * own(now.entropy, mask)
         error = None
@@ -242,6 +260,21 @@ class PolicyGradient(Objective):
             )
         )
         return -(weight.to(objective.dtype) * objective).sum(), metrics
+
+    def _distance(
+        self, kl: KL, logp: Tensor, targets: Targets, now: PolicyOutput, mask: Tensor
+    ) -> Tensor:
+        """[B, T] nats to the reference: from the action that was taken, or of whole
+        distributions."""
+        if not isinstance(kl.estimator, Divergence):
+            assert targets.logp_ref is not None
+            return kl.estimator(logp, targets.logp_ref)
+        if now.others is None or targets.others_ref is None:
+            raise ValueError(
+                f"{kl.estimator} compares whole distributions: ask both policies about"
+                " `batch.others`, as the learner does"
+            )
+        return own(kl.estimator(own(now.others, mask[..., None]), targets.others_ref), mask)
 
     def _squared_error(self, now: PolicyOutput, targets: Targets, mask: Tensor) -> Tensor:
         if now.value is None or targets.value_target is None:
@@ -332,6 +365,13 @@ class PolicyGradient(Objective):
         if self.kl is not None and self.kl.place == "reward":
             penalty = f"{self.kl.coef:g} {self.kl.estimator.equation}"
             out.append(f"rₜ ← rₜ − {penalty} at every own action (π = π_old there, no gradient)")
+        if self.kl is not None and self.kl.place == "action":
+            out.append(
+                f"Âₜ ← Âₜ − {self.kl.coef:g} {self.kl.estimator.equation} of the action itself (no"
+                " discount)"
+            )
+        if self.kl is not None and self.kl.teacher:
+            out.append("π_ref = π_T, the teacher")
         if self.kl is not None and self.kl.adapt is not None:
             out.append(
                 f"the KL coefficient moves to keep KL near {self.kl.adapt.target:g} nats a response"

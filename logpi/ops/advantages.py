@@ -40,7 +40,6 @@ __all__ = [
     "QValue",
     "RewardToGo",
     "TotalReward",
-    "Uniform",
 ]
 
 
@@ -382,19 +381,3 @@ class GreedyBaseline(Advantage):
                 " prompt: let the rollout make it (greedy=True)"
             )
         return own(to_go(batch.reward, batch.mask, 1.0) - batch.baseline[:, None], batch.mask)
-
-
-@dataclass(frozen=True)
-class Uniform(Advantage):
-    """Every own action has advantage 1: supervised learning is a policy gradient on someone else's
-    trajectories.
-
-    Âₜ = 1
-    """
-
-    on_policy: ClassVar[bool] = False
-    equation: ClassVar[str] = "Âₜ = 1"
-    source: ClassVar[str] = "maximum likelihood"
-
-    def __call__(self, batch: Batch, value: Tensor | None = None) -> Tensor:
-        return batch.mask.to(batch.logp.dtype)

@@ -12,13 +12,17 @@ KL(π‖π_ref), which is the intended one. In the **loss**, k1's expected gradi
 score has mean zero), k2's is that of the reverse KL, and k3's that of the forward KL(π_ref‖π), both
 of each action's distribution in the visited states. Beyond one token no loss term has the gradient
 of a whole response's KL, because it leaves out how actions change which states are visited; k1 in
-the reward includes that. All places are supported; `logpi lab kl` shows them exactly.
+the reward includes that. In the **action** k1 is the loss of that one action's advantage, with no
+discount: its gradient is k2's in the loss. All places are supported; `logpi lab kl` shows them
+exactly. A whole distribution is compared by `divergences.py`, in the loss.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
+
+from logpi.ops.divergences import Divergence
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -121,31 +125,42 @@ class AdaptiveKL:
 
 @dataclass(frozen=True)
 class KL:
-    """A penalty β · KL(π‖π_ref), in the reward of each action or as a term of the loss.
+    """A penalty β · KL(π‖π_ref), in the reward or the advantage of each action or as a term of the
+    loss.
 
     Attributes:
         coef: β ≥ 0, in units of reward a nat.
-        estimator: k1, k2 or k3 (see the module's docstring for what each does to the gradient).
-        place: "reward": rₜ ← rₜ − β k(log π_old, log π_ref), no gradient of its own; "loss": −β
-            k(log π, log π_ref).
+        estimator: k1, k2 or k3 (see the module's docstring for what each does to the gradient), or
+            a `Divergence` of the whole distribution, in the loss.
+        place: "reward": rₜ ← rₜ − β k(log π_old, log π_ref), no gradient of its own; "action": Âₜ ←
+            Âₜ − β k(log π_old, log π_ref), so an action answers for itself alone; "loss": −β k(log
+            π, log π_ref).
         adapt: a controller of `coef`, or None for a fixed one.
+        teacher: the reference is another model that the policy is to become like, not the policy
+            as it was.
     """
 
     coef: float
-    estimator: Estimator = k1
-    place: Literal["reward", "loss"] = "reward"
+    estimator: Estimator | Divergence = k1
+    place: Literal["reward", "action", "loss"] = "reward"
     adapt: AdaptiveKL | None = None
+    teacher: bool = False
 
     def __post_init__(self) -> None:
-        if self.place not in ("reward", "loss"):
-            raise ValueError(f'KL place is "reward" or "loss", not {self.place!r}')
+        if self.place not in ("reward", "action", "loss"):
+            raise ValueError(f'KL place is "reward", "action" or "loss", not {self.place!r}')
+        if isinstance(self.estimator, Divergence) and self.place != "loss":
+            raise ValueError(
+                f"{self.estimator.name} compares whole distributions, which has its place in the"
+                f' loss, not in the {self.place}: place="loss", or estimator k1'
+            )
         if self.coef < 0:
             raise ValueError(f"KL coefficient must not be negative, got {self.coef:g}")
 
     @property
     def differs(self) -> tuple[str, ...]:
         """What the penalty's gradient is, where it is not that of KL(π‖π_ref)."""
-        said = {"reward": self.estimator.reward, "loss": self.estimator.loss}[self.place]
+        said = self.estimator.loss if self.place == "loss" else self.estimator.reward
         return (f"{self.estimator} in the {self.place} {said}.",) if said else ()
 
     @property

@@ -248,8 +248,8 @@ class CausalLM(PackedModel):
         return forward(packing, ids, position)
 
     def evaluate(self, batch: Batch) -> PolicyOutput:
-        """logp, entropy [B, T] nats and value [B, T+1] in units of return; 0 where `mask` is False.
-        Carries gradients.
+        """logp, entropy [B, T] nats, value [B, T+1] in units of return and others [B, T, K] nats;
+        0 where `mask` is False. Carries gradients.
 
         It forwards each row up to the state of its last own action (with a critic one further,
         unless the row terminated), and a common opening of rows once. Order, padding and neighbours
@@ -259,20 +259,45 @@ class CausalLM(PackedModel):
         batch = batch.to("cpu")
         return PolicyOutput(*inside(self.model, partial(self._evaluate, batch)))
 
-    def _evaluate(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor | None]:
+    def _evaluate(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
         """`evaluate`, inside the model."""
         need = Need.of(batch.mask, ~batch.terminated & (self.value_head is not None))
         hidden, where, states, head = self._states(batch, need, self.hidden)
-        action = sent(batch.action[batch.mask], self.device)
-        logp, entropy = (
-            spread(x, batch.mask) for x in score(head, states, action, self.vocabulary, self.chunk)
+        actions = batch.action[batch.mask][:, None]
+        if batch.others is not None:
+            actions = torch.cat([actions, batch.others[batch.mask]], 1)
+        by_action, entropy = score(
+            head, states, sent(actions, self.device), self.vocabulary, self.chunk
         )
+        logp = spread(by_action[:, 0], batch.mask)
+        others = None if batch.others is None else spread(by_action[:, 1:], batch.mask)
         value = None
         if self.value_head is not None:
             states = hidden.index_select(0, sent(where[need.valued], self.device))
             values = self.value_head(states.to(self.value_head.weight.dtype))
             value = spread(values.squeeze(-1), need.valued)
-        return logp, entropy, value
+        return logp, spread(entropy, batch.mask), value, others
+
+    @torch.no_grad()
+    def likeliest(self, batch: Batch, number: int) -> tuple[Tensor, PolicyOutput]:
+        """The likeliest tokens in the state of each own action, ids [B, T, K], and the output with
+        them as `others`; K is `number`, or the vocabulary if that is smaller. No gradient."""
+        batch = batch.to("cpu")
+        number = min(number, self.vocabulary)
+        ids, *output = inside(self.model, partial(self._likeliest, batch, number))
+        return ids, PolicyOutput(output[0], output[1], others=output[2])
+
+    def _likeliest(self, batch: Batch, number: int) -> list[Tensor]:
+        """ids, logp, entropy and others of `likeliest`, inside the model."""
+        need = Need.of(batch.mask, torch.zeros_like(batch.terminated))
+        _, _, states, head = self._states(batch, need, self.hidden)
+        actions = sent(batch.action[batch.mask][:, None], self.device)
+        rows, parts = max(1, self.chunk // self.vocabulary), []
+        for hidden, action in zip(states.split(rows), actions.split(rows), strict=True):
+            logp = head.logits(hidden).log_softmax(-1)
+            top, entropy = logp.topk(number), -(logp.exp() * logp).sum(-1)
+            parts.append((top.indices, logp.gather(-1, action).squeeze(-1), entropy, top.values))
+        return [spread(torch.cat(x), batch.mask) for x in zip(*parts, strict=True)]
 
     def distributions(self, batch: Batch) -> Distributions:
         """The whole distribution of each own action, which a trust region needs. Carries gradients,

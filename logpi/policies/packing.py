@@ -344,10 +344,11 @@ def sent(x: Tensor, device: torch.device) -> Tensor:
 
 
 def spread(x: Tensor, mask: Tensor) -> Tensor:
-    """[B, *] on x's device, with x [M] where `mask`, which is on the CPU, is True, and 0 elsewhere.
-    Carries gradients."""
+    """[B, T, *] on x's device, with x [M, *] where `mask` [B, T], which is on the CPU, is True, and
+    0 elsewhere. Carries gradients."""
     place = sent(mask.flatten().nonzero().squeeze(1), x.device)
-    return x.new_zeros(mask.numel()).index_copy(0, place, x).view(mask.shape)
+    blank = x.new_zeros(mask.numel(), *x.shape[1:])
+    return blank.index_copy(0, place, x).view(*mask.shape, *x.shape[1:])
 
 
 def _buckets(length: Tensor, shared: Tensor) -> list[Tensor]:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -267,8 +267,7 @@ class WithCritic(nn.Module):
 
     def evaluate(self, batch: Batch) -> PolicyOutput:
         """The policy's log-probabilities and entropies, the critic's values."""
-        now = self.policy.evaluate(batch)
-        return PolicyOutput(now.logp, now.entropy, self.critic.evaluate(batch).value)
+        return replace(self.policy.evaluate(batch), value=self.critic.evaluate(batch).value)
 
     def saver(self, policy: Any) -> Any:
         """A saver that saves the policy as `policy` does, and the critic in its directory

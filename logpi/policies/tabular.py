@@ -8,7 +8,7 @@ tokens so far (`Prefixes`). Left out: learning a critic (the table of values is 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -90,7 +90,15 @@ class TabularPolicy(nn.Module):
         action = torch.where(batch.mask, batch.action, 0)
         action_logp = logp.gather(-1, action[..., None]).squeeze(-1)
         entropy = -(logp.exp() * logp.masked_fill(logp.isinf(), 0.0)).sum(-1)
-        return PolicyOutput(action_logp, entropy, self._values(state))
+        others = None if batch.others is None else logp.gather(-1, batch.others)
+        return PolicyOutput(action_logp, entropy, self._values(state), others)
+
+    @torch.no_grad()
+    def likeliest(self, batch: Batch, number: int) -> tuple[Tensor, PolicyOutput]:
+        """The likeliest actions at each step, [B, T, K], and the output with them as `others`."""
+        logp = self.log_probabilities(self.index(batch)[:, :-1])
+        actions = logp.topk(min(number, logp.shape[-1])).indices
+        return actions, self.evaluate(replace(batch, others=actions))
 
     @torch.no_grad()
     def act(

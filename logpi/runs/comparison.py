@@ -1,5 +1,7 @@
 """Runs side by side: the arguments that differ, and means over runs that differ by seed alone.
 
+Runs of one seed are not independent, so they count as one.
+
 Left out: reading runs (`summary.py` takes their records), and pictures.
 """
 
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
 _T95 = (12.71, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 # arguments that say where and when a run goes on, not what it is
 PLACES = ("out", "resume", "repeat", "at_once", "trust")
+# what stands for an entry of a mapping that a run was not given: `options.beta` of `--beta`
+DEFAULT = "(default)"
 # besides the chief metric and the first measure of an evaluation
 MATTER = ("completions/mean_length", "episode_length", "entropy", "kl", "step_time")
 
@@ -68,11 +72,13 @@ class RunGroup:
     """Runs that differ by seed alone.
 
     Attributes:
-        label: what differs from the other groups. runs: their numbers, from 0.
+        label: what differs from the other groups. runs: their numbers, from 0. seeds: the same
+            numbers by seed, those of one seed together.
     """
 
     label: str
     runs: tuple[int, ...]
+    seeds: tuple[tuple[int, ...], ...]
 
 
 @dataclass(frozen=True)
@@ -80,15 +86,19 @@ class Comparison:
     """Runs side by side.
 
     Attributes:
-        differing: (argument, its value in each run); None where a run has none.
+        differing: (argument, its value in each run); None where a run has none, `DEFAULT` where an
+            entry of a mapping was not given.
         groups: of runs that differ by seed alone.
-        columns, rows: the table: a row for each group, None where nothing was measured.
+        columns, rows: the table: a row for each group, None where nothing was measured; n counts
+            seeds.
+        notes: which runs share a seed, a line each.
     """
 
     differing: tuple[tuple[str, tuple[Any, ...]], ...]
     groups: tuple[RunGroup, ...]
     columns: tuple[str, ...]
     rows: tuple[tuple[str | float | None, ...], ...]
+    notes: tuple[str, ...] = ()
 
 
 def compare(runs: Sequence[ComparedRun]) -> Comparison:
@@ -107,11 +117,11 @@ def compare(runs: Sequence[ComparedRun]) -> Comparison:
     >>> c.columns[:3], c.rows[0][:3], c.rows[1]
     (('runs', 'n', 'reward'), ('lr=0.001', 2, 0.6), ('lr=0.0001', 1, 0.1, None))
     """
-    flats = [run.flat for run in runs]
+    flats = _with_defaults(runs)
     differing = tuple(_differing(flats))
     groups = tuple(_groups(runs, flats, [name for name, _ in differing]))
     columns, rows = _table(runs, groups)
-    return Comparison(differing, groups, columns, rows)
+    return Comparison(differing, groups, columns, rows, tuple(_notes(runs, groups)))
 
 
 def _flat(arguments: Mapping[str, Any], before: str = "") -> dict[str, Any]:
@@ -124,13 +134,28 @@ def _flat(arguments: Mapping[str, Any], before: str = "") -> dict[str, Any]:
     return flat
 
 
+def _with_defaults(runs: Sequence[ComparedRun]) -> list[dict[str, Any]]:
+    """The arguments of each run, with `DEFAULT` for an entry that another run's mapping has.
+
+    a   options {"beta": 0}    options.beta 0
+    b   options {}             options.beta (default)
+    c   none: an older run     nothing, which is no difference
+    """
+    flats = [run.flat for run in runs]
+    names = dict.fromkeys(name for flat in flats for name in flat if "." in name)
+    return [
+        {n: DEFAULT for n in names if n.partition(".")[0] in run.arguments} | flat
+        for run, flat in zip(runs, flats, strict=True)
+    ]
+
+
 def _same(value: Any) -> str:
     return json.dumps(value, sort_keys=True, default=str)
 
 
 def _differing(flats: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, tuple[Any, ...]]]:
     for name in dict.fromkeys(name for flat in flats for name in flat):
-        # a run of an older version lacks some: that is no difference
+        # a run of an older version lacks whole options: that is no difference
         if len({_same(flat[name]) for flat in flats if name in flat}) > 1:
             yield name, tuple(flat.get(name) for flat in flats)
 
@@ -146,7 +171,19 @@ def _groups(
         run, flat = runs[numbers[0]], flats[numbers[0]]
         words = [f"{name}={word(flat.get(name))}" for name in names if flat.get(name) is not None]
         alone = run.label if len(numbers) == 1 else ""
-        yield RunGroup(" ".join(words) or alone or _name(run), tuple(numbers))
+        seeds: dict[str, list[int]] = {}
+        for i in numbers:
+            seeds.setdefault(_same(flats[i].get("seed")), []).append(i)
+        by_seed = tuple(map(tuple, seeds.values()))
+        yield RunGroup(" ".join(words) or alone or _name(run), tuple(numbers), by_seed)
+
+
+def _notes(runs: Sequence[ComparedRun], groups: Sequence[RunGroup]) -> Iterator[str]:
+    for same in (s for group in groups for s in group.seeds if len(s) > 1):
+        seed = runs[same[0]].arguments.get("seed")
+        kind = "no seed" if seed is None else f"the same seed ({seed})"
+        labels = ", ".join(runs[i].label for i in same[:4]) + (" …" if len(same) > 4 else "")
+        yield f"{len(same)} runs have {kind} and count as one, by their mean: {labels}"
 
 
 def _name(run: ComparedRun) -> str:
@@ -181,13 +218,20 @@ def _table(
         head += [title, "± 95 %"]
     rows = []
     for group in groups:
-        cells: list[str | float | None] = [group.label, len(group.runs)]
+        cells: list[str | float | None] = [group.label, len(group.seeds)]
         for _, values in measures:
-            known = [v for i in group.runs if (v := values[i]) is not None]
+            known = list(_by_seed(group, values))
             mean, half = interval(known) if known else (math.nan, math.nan)
             cells += [_finite(mean), _finite(half)]
         rows.append(tuple(cells))
     return tuple(head), tuple(rows)
+
+
+def _by_seed(group: RunGroup, values: Sequence[float | None]) -> Iterator[float]:
+    """One value for each seed of a group that has any."""
+    for same in group.seeds:
+        if known := [v for i in same if (v := values[i]) is not None]:
+            yield fmean(known)
 
 
 def _measures(runs: Sequence[ComparedRun]) -> Iterator[tuple[str, list[float | None]]]:

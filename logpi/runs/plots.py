@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 from logpi.errors import UserError
@@ -96,6 +97,22 @@ def _dress(axes: Any, panel: Panel) -> None:
         axes.grid(alpha=0.25, linewidth=0.6)
 
 
+def legend_below(picture: Any, width: int = 90) -> None:
+    """Give a figure with one panel a legend: inside where its labels are short and few, else below
+    the axes, which keep their size; long labels are wrapped to `width` characters and cut in their
+    middle."""
+    [axes] = picture.axes
+    handles, labels = axes.get_legend_handles_labels()
+    if len(labels) <= 6 and all(len(label) <= 40 for label in labels):
+        axes.legend(fontsize=8, frameon=False)
+        return
+    cut = [s if len(s) <= 2 * width else f"{s[: 2 * width - 50]} … {s[-40:]}" for s in labels]
+    texts = [fill(s, width) for s in cut]
+    lines = sum(text.count("\n") + 1 for text in texts)
+    picture.set_figheight(picture.get_figheight() + 0.17 * lines + 0.1)
+    picture.legend(handles, texts, loc="outside lower left", fontsize=8, frameon=False)
+
+
 def save(picture: Any, path: str | Path) -> Path:
     """Write a figure as the PNG `path`.
 
@@ -112,7 +129,8 @@ def save(picture: Any, path: str | Path) -> Path:
 def _png(picture: Any) -> bytes:
     """The picture as PNG; panels with two labels or more and no legend of their own get one."""
     for axes in picture.axes:
-        if axes.get_legend() is None and len(axes.get_legend_handles_labels()[1]) > 1:
+        own = axes.get_legend() is not None or bool(picture.legends)
+        if not own and len(axes.get_legend_handles_labels()[1]) > 1:
             axes.legend(fontsize=8, frameon=False)
     data = io.BytesIO()
     picture.savefig(data, dpi=130, facecolor="white", metadata={"Software": None}, format="png")

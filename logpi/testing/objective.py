@@ -103,6 +103,7 @@ def random_case(
             logp + noise,
             torch.rand(mask.shape, generator=g),
             torch.randn((rows, width + 1), generator=g),
+            torch.randn((*mask.shape, 4), generator=g).log_softmax(-1)[..., :3],
         )
 
     return batch, output(0.0), output(0.2)
@@ -117,8 +118,8 @@ def gradient(
     moved: float = 0.1,
     pieces: Sequence[Tensor] | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """The loss and its gradient with respect to logp, entropy and value, after the policy changed
-    by up to `moved` nats on every action.
+    """The loss and its gradient with respect to logp, entropy, value and others, after the policy
+    changed by up to `moved` nats on every action.
 
     Args:
         pieces: micro-batches, as index tensors [n] over the rows; None for a single one.
@@ -127,7 +128,7 @@ def gradient(
     weight = objective.weight(batch.mask, batch.group)
     leaves = {
         k: getattr(now, k).detach().clone().requires_grad_()
-        for k in ("logp", "entropy", "value")
+        for k in ("logp", "entropy", "value", "others")
         if getattr(now, k) is not None
     }
     shift = moved * torch.sin(torch.arange(len(batch), dtype=now.logp.dtype))[:, None]
@@ -168,7 +169,13 @@ Map = Callable[[Tensor], Tensor]
 
 def _map(output: PolicyOutput, f: Map, value: Map) -> PolicyOutput:
     values = None if output.value is None else value(output.value)
-    return PolicyOutput(f(output.logp), f(output.entropy), values)
+    others = None if output.others is None else f(output.others)
+    return PolicyOutput(f(output.logp), f(output.entropy), values, others)
+
+
+def _like(x: Tensor, y: Tensor) -> Tensor:
+    """[B, T] with further axes of length 1, as many as y [B, T, *] has."""
+    return x.view(*x.shape, *[1] * (y.ndim - 2))
 
 
 def _map_ref(ref: PolicyOutput | None, f: Map, value: Map) -> PolicyOutput | None:
@@ -278,7 +285,7 @@ def check_garbage(
     for junk in (float("nan"), float("inf"), 1e6):
 
         def spoil(x: Tensor, junk: float = junk) -> Tensor:
-            return x.masked_fill(~batch.mask, junk)
+            return x.masked_fill(~_like(batch.mask, x), junk)
 
         def spoil_value(x: Tensor, junk: float = junk) -> Tensor:
             return x.masked_fill(~read, junk)
@@ -320,7 +327,7 @@ def check_observation_deletion(
     last, count, rows = _last(batch.mask), batch.mask.sum(1), torch.arange(len(batch))
 
     def pull(x: Tensor) -> Tensor:
-        return x.gather(1, keep)
+        return x.gather(1, _like(keep, x).expand_as(x))
 
     def pull_value(x: Tensor) -> Tensor:
         pulled = torch.cat([pull(x[:, :-1]), x.new_zeros(len(x), 1)], 1)

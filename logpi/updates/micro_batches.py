@@ -7,7 +7,8 @@ Cut and dealing change memory and time, never the result. Left out: gradients (`
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,7 +17,7 @@ from logpi.distributed.dealing import deal_in_step
 from logpi.distributed.world import current
 from logpi.types import Batch, Policy, PolicyOutput
 
-__all__ = ["evaluate", "micro_batches", "own_share"]
+__all__ = ["evaluate", "likeliest", "micro_batches", "own_share"]
 
 
 def micro_batches(
@@ -89,24 +90,63 @@ def own_share(
     return [(pieces[cheapest if i is None else i], i is not None) for i in share]
 
 
-@torch.no_grad()
 def evaluate(policy: Policy, batch: Batch, tokens: int | None) -> PolicyOutput:
     """What the policy says of the whole batch, without gradient, computed in micro-batches by all
     ranks. The tensors are on the batch's device."""
+
+    def outputs(part: Batch) -> tuple[Tensor | None, ...]:
+        now = policy.evaluate(part)
+        return now.logp, now.entropy, now.value
+
+    logp, entropy, value = _by_pieces(outputs, batch, tokens)
+    assert logp is not None and entropy is not None
+    return PolicyOutput(logp, entropy, value)
+
+
+def likeliest(
+    policy: Any, batch: Batch, number: int, tokens: int | None
+) -> tuple[Tensor, PolicyOutput]:
+    """The policy's likeliest actions in the state of each own action, and its output with them as
+    `others`, computed in micro-batches by all ranks.
+
+    Args:
+        policy: it has `likeliest(batch, number)`, as `CausalLM` and `TabularPolicy` have.
+    Returns:
+        Their numbers [B, T, K] long, K ≤ `number`, and the output.
+    """
+
+    def outputs(part: Batch) -> tuple[Tensor | None, ...]:
+        actions, now = policy.likeliest(part, number)
+        return actions, now.logp, now.entropy, now.others
+
+    actions, logp, entropy, others = _by_pieces(outputs, batch, tokens)
+    assert actions is not None and logp is not None and entropy is not None
+    return actions, PolicyOutput(logp, entropy, others=others)
+
+
+@torch.no_grad()
+def _by_pieces(
+    outputs: Callable[[Batch], tuple[Tensor | None, ...]], batch: Batch, tokens: int | None
+) -> list[Tensor | None]:
+    """The outputs of the whole batch, each [B, T, *] or [B, T+1, *] or None."""
     b, t = batch.mask.shape
     world = current()
     pieces = list(micro_batches(batch.mask, tokens, batch.group, ranks=world.size))
     rows = own_share(pieces, batch.mask, world.rank, world.size)
-    outputs = [policy.evaluate(batch.rows(index)) for index, _ in rows]
+    parts = [(batch.rows(index), index, counts) for index, counts in rows]
+    computed = [(outputs(part), part.mask.shape[1], index, counts) for part, index, counts in parts]
 
-    def join(name: str, width: int) -> Tensor:
-        parts = [getattr(output, name) for output in outputs]
-        joined = torch.zeros(b, width, dtype=parts[0].dtype, device=batch.mask.device)
-        for (index, counts), part in zip(rows, parts, strict=True):
-            if counts:
+    def join(number: int) -> Tensor | None:
+        first, width = computed[0][0][number], computed[0][1]
+        if first is None:
+            return None
+        # values have one column more than actions
+        columns = t + first.shape[1] - width
+        joined = first.new_zeros(b, columns, *first.shape[2:], device=batch.mask.device)
+        for values, _, index, counts in computed:
+            if counts and (part := values[number]) is not None:
                 joined[index, : part.shape[1]] = part.to(joined.device)
         world.sum([joined])
         return joined
 
-    value = None if outputs[0].value is None else join("value", t + 1)
-    return PolicyOutput(join("logp", t), join("entropy", t), value)
+    return [join(number) for number in range(len(computed[0][0]))]

@@ -25,11 +25,16 @@ def comparison_json(runs: RunsIndex, found: Sequence[FoundRun]) -> dict[str, Any
         "runs": [runs.shown(run) for run in found],
         "differing": [[name, list(values)] for name, values in comparison.differing],
         "groups": [
-            {"label": group.label, "ids": [found[i].id for i in group.runs]}
+            {
+                "label": group.label,
+                "ids": [found[i].id for i in group.runs],
+                "seeds": [[found[i].id for i in same] for same in group.seeds],
+            }
             for group in comparison.groups
         ],
         "table": {
             "columns": list(comparison.columns),
             "rows": [list(row) for row in comparison.rows],
+            "note": "; ".join(comparison.notes),
         },
     }

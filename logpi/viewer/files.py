@@ -38,13 +38,16 @@ class Folders:
     Attributes:
         roots: resolved paths.
 
+    Args:
+        awaited: a folder may come later.
+
     Raises:
         UserError: one is no folder.
     """
 
-    def __init__(self, paths: Sequence[Path]) -> None:
+    def __init__(self, paths: Sequence[Path], awaited: bool = False) -> None:
         for path in paths:
-            if not path.is_dir():
+            if not path.is_dir() and (path.exists() or not awaited):
                 what = "is no folder" if path.exists() else "is not there"
                 raise UserError(f"{path} {what}: give a run, or a folder with runs")
         self.roots = tuple(dict.fromkeys(path.resolve() for path in paths))

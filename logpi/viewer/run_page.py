@@ -9,6 +9,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -130,9 +131,10 @@ def _tables(
 ) -> Iterator[dict[str, Any]]:
     """Whatever of results, seeds and sweeps a run has."""
     path = record.run.path
+    first = record.arguments.get("seed")
     for name, make in (
         ("results.json", _results),
-        ("seeds.json", _seeds),
+        ("seeds.json", partial(_seeds, first if type(first) is int else 0)),
         ("sweep.json", _sweep),
         ("held_out.json", _numbers),
     ):
@@ -165,14 +167,14 @@ def _results(results: Mapping[str, Any]) -> dict[str, Any]:
     return _table("results", head, rows, note)
 
 
-def _seeds(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Of several seeds: mean, half width of the interval, and each."""
+def _seeds(first: int, record: Mapping[str, Any]) -> dict[str, Any]:
+    """Of several seeds, from `first` on: mean, half width of the interval, and each."""
     count = len(record["final"])
     rows = [
         [name, number(m["mean"]), number(m["interval95"]), *map(number, m["values"])]
         for name, m in record["measures"].items()
     ]
-    head = ["measure", "mean", "± 95 %", *(f"seed {i + 1}" for i in range(count))]
+    head = ["measure", "mean", "± 95 %", *(f"seed {first + i}" for i in range(count))]
     return _table("seeds", head, rows, "last evaluation of each; Student's t over seeds")
 
 

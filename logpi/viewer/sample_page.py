@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -18,14 +19,14 @@ from logpi.viewer.files import Folders, ViewError
 from logpi.viewer.samples_file import SamplesFile, prompt_key
 from logpi.viewer.samples_index import BUDGET, Query, SamplesIndex, preview
 from logpi.viewer.samples_lines import text
-from logpi.viewer.token_pieces import by_turns, tokenizer_of
+from logpi.viewer.token_pieces import by_turns, specials, tokenizer_of
 
 if TYPE_CHECKING:
     from logpi.viewer.runs_index import RunRecord
 
 # characters of a text, of one in a group; rows of a prompt's history
 LONGEST, IN_GROUP, IN_HISTORY = 200_000, 20_000, 400
-MOST_TOKENS = 10_000
+MOST_TOKENS, MOST_SPECIAL = 10_000, 8
 BY_TOKEN = ("advantage", "logp", "entropy", "ratio")
 
 
@@ -45,8 +46,11 @@ def sample_json(
             raise ViewError(f"row {row} of step {step} is gone: the run went back and goes on")
         before, after = _neighbours(index, file, row)
     whole = text(response.get("completion"))
+    shown = preview(response, file, row) | _details(response)
+    with suppress(ViewError):
+        shown["special"] = _specials(response, index, record)
     return {
-        "row": preview(response, file, row) | _details(response),
+        "row": shown,
         "turns": _turns(response),
         "tokens": _tokens(response, index.folders, record, window),
         "text": whole[:LONGEST],
@@ -54,6 +58,26 @@ def sample_json(
         "previous": before,
         "next": after,
     }
+
+
+def mark_specials(index: SamplesIndex, record: RunRecord, rows: Sequence[dict[str, Any]]) -> None:
+    """Add to rows of a list which special tokens their texts do not show; without a tokenizer, or
+    beyond the time for it, nothing."""
+    end = monotonic() + BUDGET
+    for row in rows:
+        if "special" not in row and monotonic() < end and not row["too_long"]:
+            with index.lock, suppress(ViewError):
+                file = index.file(row["kind"], row["step"], row["row"])
+                row["special"] = _specials(index.response(file, row["row"]) or {}, index, record)
+
+
+def _specials(response: Mapping[str, Any], index: SamplesIndex, record: RunRecord) -> list[str]:
+    ids = response.get("ids")
+    if not isinstance(ids, list) or not all(type(i) is int for i in ids):
+        return []
+    tokenizer = tokenizer_of(index.folders, record.run.path, record.arguments)
+    ended = response.get("stop") != "length"
+    return specials(tokenizer, ids, text(response.get("completion")), ended)[:MOST_SPECIAL]
 
 
 def _details(response: Mapping[str, Any]) -> dict[str, Any]:

@@ -31,7 +31,7 @@ from logpi.viewer.json_answer import to_json
 from logpi.viewer.mathematics import objective_json
 from logpi.viewer.run_page import metrics_json, picture, run_json
 from logpi.viewer.runs_index import FoundRun, RunsIndex
-from logpi.viewer.sample_page import group_json, prompt_json, sample_json
+from logpi.viewer.sample_page import group_json, mark_specials, prompt_json, sample_json
 from logpi.viewer.samples_index import SORTS, Query, SamplesIndex
 
 if TYPE_CHECKING:
@@ -162,7 +162,10 @@ def _metrics(viewer: Viewer, path: Mapping[str, str], query: QueryParams) -> Any
 
 
 def _samples(viewer: Viewer, path: Mapping[str, str], query: QueryParams) -> Any:
-    return viewer.samples(viewer.run(path)).answer(query_of(query))
+    run = viewer.run(path)
+    answer = viewer.samples(run).answer(query_of(query))
+    mark_specials(viewer.samples(run), viewer.runs.record(run), answer["rows"])
+    return answer
 
 
 def query_of(query: QueryParams) -> Query:
@@ -194,7 +197,10 @@ def _sample(viewer: Viewer, path: Mapping[str, str], query: QueryParams) -> Any:
 
 def _group(viewer: Viewer, path: Mapping[str, str], query: QueryParams) -> Any:
     step, group = _whole(query, "step", 0), _whole(query, "group", 0)
-    return group_json(viewer.samples(viewer.run(path)), _kind(query), step, group)
+    run = viewer.run(path)
+    answer = group_json(viewer.samples(run), _kind(query), step, group)
+    mark_specials(viewer.samples(run), viewer.runs.record(run), answer["rows"])
+    return answer
 
 
 def _prompt(viewer: Viewer, path: Mapping[str, str], query: QueryParams) -> Any:

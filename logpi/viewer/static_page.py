@@ -60,7 +60,7 @@ def write(folders: Folders, directory: Path) -> str:
         }
         index = {"note": NOTE, "runs": runs.listed(), "files": files}
         (directory / "data" / "index.js").write_text(f"window.__logpi = {_script(index)};\n")
-    return f"{directory / 'index.html'}   {len(found)} runs"
+    return f"{directory / 'index.html'}   {len(found)} run{'s' * (len(found) != 1)}"
 
 
 def _check(directory: Path, found: Sequence[FoundRun]) -> None:
@@ -72,8 +72,10 @@ def _check(directory: Path, found: Sequence[FoundRun]) -> None:
     inside = next((run for run in found if run.path == real or run.path in real.parents), None)
     if inside is not None:
         raise UserError(f"{directory} is inside the run {inside.shown}: give another --static")
+    if directory.is_file():
+        raise UserError(f"{directory} is a file: give another --static")
     own = (directory / "data" / "index.js").is_file()
-    if directory.exists() and not own and (not directory.is_dir() or any(directory.iterdir())):
+    if directory.exists() and not own and any(directory.iterdir()):
         raise UserError(f"{directory} is not empty: give another --static")
 
 

@@ -93,6 +93,15 @@ def pieces(tokenizer: Any, ids: Sequence[int]) -> list[str]:
     return texts
 
 
+def specials(tokenizer: Any, ids: Sequence[int], text: str, ended: bool) -> list[str]:
+    """The special tokens of a response that its text does not show, in their order: they count as
+    tokens. ended: the last one ended it, which is no wonder."""
+    known = tokenizer.get_added_tokens_decoder()
+    own = ids[:-1] if ended else ids
+    marks = [known[i].content for i in own if i in known and known[i].special]
+    return [mark for mark in marks if mark not in text]
+
+
 def by_turns(tokenizer: Any, ids: Sequence[int], turns: Sequence[int]) -> list[str]:
     """As `pieces`, each turn for itself: `turns` are their numbers of tokens."""
     texts: list[str] = []

@@ -21,8 +21,8 @@ from logpi.ops.advantages import (
     QValue,
     RewardToGo,
     TotalReward,
-    Uniform,
 )
+from logpi.ops.constant_advantages import NoReward, Uniform
 from logpi.ops.kl import AdaptiveKL, k1, k2, k3
 from logpi.ops.ratios import SequenceRatio, TokenRatio
 from logpi.ops.selection import KeepAll, MaskOut, MixedOutcomes
@@ -70,6 +70,7 @@ ROWS = {
     "dapo": (GroupNorm(), TokenRatio(), Clip(0.2, 0.28), None, GroupTokenMean()),
     "gspo": (GroupNorm(), SequenceRatio(mean=True), Clip(3e-4, 4e-4), None, SequenceMean()),
     "cispo": (GroupNorm(), TokenRatio(), ClippedScore(float("inf"), 4.0), None, TokenMean()),
+    "distill": (NoReward(), TokenRatio(), Clip(0.2), (1.0, k1, "action"), TokenMean()),
     "sft": (Uniform(), None, ScoreFunction(), None, TokenMean()),
 }
 ARXIV = {
@@ -87,6 +88,7 @@ ARXIV = {
     "dapo": "2503.14476",
     "gspo": "2507.18071",
     "cispo": "2506.13585",
+    "distill": "2306.13649",
 }
 WHITENED = {"trpo", "ppo", "orz", "reinforce_plus_plus", "reinforce_plus_plus_baseline"}
 CRITICS = {"reinforce_baseline", "a2c", "actor_critic_q", "trpo", "ppo", "orz"}
@@ -116,7 +118,7 @@ def test_composition(name: str) -> None:
     assert o.whiten == (name in WHITENED) and o.entropy_coef == 0
     assert o.needs_critic == (name in CRITICS) == (o.value_coef > 0)
     assert o.needs_greedy == (name == "remax") and o.on_policy == (name != "sft")
-    assert o.needs_reference == (kl is not None)
+    assert o.needs_reference == (kl is not None) and o.needs_teacher == (name == "distill")
     assert o.min_group == (2 if isinstance(advantage, GroupCenter | GroupNorm | LeaveOneOut) else 1)
 
 
@@ -345,7 +347,7 @@ def test_an_unknown_option_is_answered_with_the_nearest(wrong: str, near: str) -
         ({"kl_target": 1.0, "beta": 0.0}, "beta above 0"),
         ({"beta": -1.0}, "must not be negative"),
         ({"kl_estimator": "k4"}, "k1, k2, k3"),
-        ({"kl_place": "lost"}, '"reward" or "loss"'),
+        ({"kl_place": "lost"}, '"reward", "action" or "loss"'),
         ({"dual_clip": 0.5}, "c > 1"),
     ],
     ids=str,
@@ -418,10 +420,12 @@ def test_replace_works_on_both_levels() -> None:
 def test_a_description_of_parts_rebuilds_them(name: str) -> None:
     """The printed form of a part is Python that makes it."""
     import logpi.ops.advantages as advantages
+    import logpi.ops.constant_advantages as constant_advantages
     import logpi.ops.surrogates as surrogates
     import logpi.ops.weights as weights
 
-    names = {**vars(advantages), **vars(surrogates), **vars(weights), "inf": float("inf")}
+    modules = (advantages, constant_advantages, surrogates, weights)
+    names = {"inf": float("inf"), **{k: v for m in modules for k, v in vars(m).items()}}
     o = objective(name)
     for part in (o.advantage, o.surrogate, o.weight):
         assert eval(repr(part), names) == part

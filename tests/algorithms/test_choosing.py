@@ -49,4 +49,9 @@ def test_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert "Take dpo: " in out and "  ipo " in out and "logpi prefer" in out
     with pytest.raises(SystemExit):
         main(["algorithms", "--for", "verifer"])
-    assert "did you mean verifier?" in capsys.readouterr().err
+    assert "--for: unknown value 'verifer'; did you mean verifier?" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["algorithms", "--help"])
+    assert "--for TEXT" in capsys.readouterr().out
+    assert main(["algorithms", "--situation", "pairs"]) == 0
+    assert capsys.readouterr().out == out

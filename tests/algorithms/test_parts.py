@@ -128,6 +128,7 @@ def test_an_axis_lists_the_parts_of_its_module_with_a_line_each() -> None:
         ({"weight": "GroupNorm"}, "no weight is called 'GroupNorm'; there are: FixedLength"),
         ({"weight": GroupNorm()}, "weight must be a word or a Weight, not GroupNorm"),
         ({"weight": TokenMean}, "weight must be a word or a Weight"),
+        ({"advantage": 3}, "advantage must be a word or an Advantage, not 3"),
         ({"weight": "FixedLength"}, "missing a required argument: 'length'"),
         ({"weight": "FixedLength(0)"}, "length above 0"),
         ({"weight": "FixedLength(lenght=3)"}, "no option 'lenght'; did you mean length?"),
@@ -139,8 +140,8 @@ def test_an_axis_lists_the_parts_of_its_module_with_a_line_each() -> None:
         ({"surrogate": "__import__('os').getcwd()"}, "cannot read"),
         ({"advantage": "GroupNorm(ddof=2)"}, "ddof 0 or 1"),
         ({"advantage": "GAE"}, "GAE needs a critic, and nothing trains one"),
-        ({"kl": "KL(0.1, k4)"}, "estimator is one of k1, k2, k3, not 'k4'"),
-        ({"kl": "KL(0.1, k1, lost)"}, '"reward" or "loss"'),
+        ({"kl": "KL(0.1, k4)"}, "estimator is one of k1, k2, k3, reverse, forward, jsd, not 'k4'"),
+        ({"kl": "KL(0.1, k1, lost)"}, '"reward", "action" or "loss"'),
         ({"correction": "TruncatedIS(0)"}, "above 0"),
         ({"keep": "MixedOutcomes(0)"}, "at least 1"),
         ({"beta": 0.1, "kl": "KL(0.2)"}, "beta is a setting of KL, in whose place kl puts"),
@@ -195,7 +196,7 @@ def test_a_part_of_the_user_s_own_file(file: str) -> None:
         ("Scaled(k=x)", "k must be a number"),
         ("Silent", "has no equation"),
         ("ready(1)", "takes no settings"),
-        ("other", "advantage must be a word or a Advantage"),
+        ("other", ":other names is no Advantage but "),
     ],
 )
 def test_a_user_s_part_that_is_none_is_one_line(file: str, name: str, says: str) -> None:

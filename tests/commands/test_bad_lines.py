@@ -40,6 +40,7 @@ REWARD = "reward-model --model MODEL --data PAIRS --steps 1"
 EVAL = "eval --model MODEL --items 2 --samples 2 --max-completion-length 4"
 COMPUTE = "compute --model MODEL --items 2 --samples 2 --max-completion-length 4"
 LABELS = "step-labels --model MODEL --prompts 2 --samples 2 --rollouts 2 --max-completion-length 4"
+HARVEST = "harvest --model MODEL --prompts 2 --samples 2 --max-completion-length 4"
 CHAT = "chat --model MODEL --max-completion-length 4"
 VALUES = (
     "lab step-values --model MODEL --prompt 1+1= --response 2 --answer 2 --samples 2 --max-tokens 3"
@@ -136,6 +137,9 @@ BAD: dict[str, list[tuple[str, str]]] = {
         ("--set zero.num_generations=1", "num-generations"),
     ],
     RL: [
+        ("--algorithm distill", "--teacher"),
+        ("--teacher nosuch", "no such file"),
+        ("--beta 0 --teacher MODEL", "--algorithm distill"),
         ("--seed -1", "at least 0"),
         ("--lr -1e-6", "at least 0"),
         ("--lr 1e300", "at most 10"),
@@ -233,6 +237,7 @@ BAD: dict[str, list[tuple[str, str]]] = {
         ("--eval-items 0", "at least 1"),
     ],
     "gym": [
+        ("--algorithm distill", "learns from a teacher"),
         ("--seed -1", "at least 0"),
         ("--steps 0", "at least 1"),
         ("--updates 0", "at least 1"),
@@ -252,7 +257,10 @@ BAD: dict[str, list[tuple[str, str]]] = {
         ("--lr inf", "--lr: must be finite"),
         ("--hidden x", "--hidden: 'x' is not a whole number"),
         ("--env-options x=1", "options"),
-        ("--env logpi/GridWorld-v0 --env-options cots=1", "did you mean cost"),
+        (
+            "--env logpi/GridWorld-v0 --env-options cots=1",
+            "v0: the grid world has no 'cots'; did you mean cost",
+        ),
         ("--env logpi/GridWorld-v0 --env-options cost=x", "cost is a finite number"),
         ("--env logpi/GridWorld-v0 --env-options terminals=(3,1)", "CELL:REWARD"),
         ("--env logpi/GridWorld-v0 --env-options terminals=(9,1):5", "outside the 4×4 grid"),
@@ -307,6 +315,17 @@ BAD: dict[str, list[tuple[str, str]]] = {
         ("--samples 1e12", "at most"),
         ("--out FILE", "is a file"),
     ],
+    HARVEST: [
+        ("--server http://127.0.0.1:1/v1", "one teacher"),
+        ("--samples 0", "at least 1"),
+        ("--least 1 1 1", "3 values for"),
+        ("--rewards nosuch", "nosuch"),
+        ("--task nosuch", "nosuch"),
+        ("--per-prompt 0", "at least 1"),
+        ("--temperature 0", "above 0"),
+        ("--out FULL", "holds no run"),
+    ],
+    "harvest": [("", "one teacher"), ("--server ftp://x", "an address")],
     LABELS: [
         ("--gap 0", "above 0"),
         ("--gap 2", "at most 1"),
@@ -335,6 +354,7 @@ BAD: dict[str, list[tuple[str, str]]] = {
         ("RUN --host 192.0.2.1", "cannot listen"),
         ("RUN --host nosuch.invalid", "cannot listen"),
         ("RUN --static FULL", "is not empty"),
+        ("RUN --static FILE", "is a file: give another --static"),
         ("RUN --static FILE/x", "Not a directory"),
         ("RUN --static RUN/page", "inside the run"),
         ("RUN --prot 1", "did you mean --port"),
@@ -345,6 +365,7 @@ BAD: dict[str, list[tuple[str, str]]] = {
         ("RUN", "no run with metrics"),
         ("FULL", "no run with metrics"),
         ("RUN --picture x.txt", ".png"),
+        ("RUN --picture nosuch/x.png", "there is no folder nosuch"),
     ],
     CHAT: [
         ("--seed -1", "at least 0"),
@@ -379,6 +400,8 @@ BAD: dict[str, list[tuple[str, str]]] = {
         ("grpo --options beta", "NAME=VALUE"),
         ("grpo --options beta=x", "a number"),
         ("grpo --beta x", "--beta: 'x' is not a number"),
+        ("dpo --advantage GroupNorm", "--advantage: dpo has no part called advantage"),
+        ("dpo --advantag GroupNorm", "unknown option --advantag"),
         (LONG, "unknown algorithm"),
     ],
     "lab": [

@@ -32,6 +32,26 @@ def test_it_serves_until_ctrl_c(tmp_path: Path) -> None:
     assert sorted(p.relative_to(tmp_path) for p in tmp_path.rglob("*")) == before
 
 
+def test_the_folder_of_runs_may_come_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    from starlette.testclient import TestClient
+
+    from logpi.commands import view
+    from logpi.viewer.server import viewer_app
+
+    given = []
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(view, "serve", lambda folders, *rest: given.append(folders))
+    assert main(["view"]) == 0 and "no runs in runs yet" in capsys.readouterr().err
+    client = TestClient(viewer_app(given[0], "t"), base_url="http://127.0.0.1:8000")
+    assert client.get("/api/runs?token=t").json()["runs"] == []
+    log(make_run(tmp_path / "runs" / "rl-1"), [{"step": 1, "reward": 0.5}])
+    monkeypatch.setattr("logpi.viewer.runs_index.KEPT", 0.0)
+    assert [r["path"] for r in client.get("/api/runs?token=t").json()["runs"]] == ["rl-1"]
+    assert main(["view", "nosuch"]) == 2 and len(given) == 1
+
+
 def test_a_port_in_use_is_one_line(tmp_path: Path, capsys) -> None:
     make_run(tmp_path / "rl-1")
     with socket.socket() as taken:
@@ -50,6 +70,7 @@ def test_the_page_as_files(tmp_path: Path, capsys) -> None:
         samples(run, step, [row(f"<b>{step}</b>")] * 100)
     out = tmp_path / "page"
     assert main(["view", str(run.parent), "--static", str(out)]) == 0
+    assert capsys.readouterr().out.endswith("index.html   1 run\n")
     [home] = [p for p in (out / "data").iterdir() if p.is_dir()]
     text = (home / "samples.js").read_text()
     # the first, the best and the last step, 64 rows of each

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from logpi.algorithms import TABLE, algorithm
+from logpi.algorithms import TABLE, Algorithm, algorithm
 from logpi.distributed.world import current, is_sharded
 from logpi.learner import Learner, Trust
 from logpi.policies.causal_lm import CausalLM
@@ -76,15 +76,17 @@ def with_values(policy: CausalLM) -> CausalLM:
     return policy
 
 
-def methods() -> list[str]:
-    return [name for name in TABLE if isinstance(algorithm(name).update, SGD)]
+def methods() -> dict[str, Algorithm]:
+    rows = {name: algorithm(name) for name in TABLE}
+    rows["distill, whole"] = algorithm("distill", kl_estimator="reverse")
+    return {name: row for name, row in rows.items() if isinstance(row.update, SGD)}
 
 
 def second_step(name: str, policy: CausalLM) -> tuple[Tensor, dict[str, float]]:
     """The gradient of the second pass over a batch, where ratios are no longer 1; and the metrics
     of the update."""
     update = SGD(epochs=2, micro_tokens=60, max_grad_norm=None)
-    method = replace(algorithm(name), update=update)
+    method = replace(methods()[name], update=update)
     batch = ragged_batch()
     logp = evaluate(policy, batch, None).logp
     batch = replace(batch, logp=torch.where(batch.mask, logp, 0.0))
@@ -109,8 +111,8 @@ def second_steps(dtype: torch.dtype, path: str = "") -> dict[str, tuple[Tensor, 
     """Of every row of the table that takes gradient steps; of the model at `path` in shards."""
     torch.set_default_dtype(dtype)
     out = {}
-    for name in methods():
-        critic = algorithm(name).objective.needs_critic or name == "reward_model"
+    for name, row in methods().items():
+        critic = row.objective.needs_critic or name == "reward_model"
         if path:
             shard = str(current().size)
             policy = CausalLM.load(path, critic=critic, temperature=0.9, shard=shard)

@@ -12,7 +12,16 @@ import torch
 from logpi.engine.sampling import Completion
 from logpi.errors import UserError
 from logpi.jobs import rejection
-from logpi.jobs.rejection import Rules, clean, harvest, mixed, probe, read_rows, write_rows
+from logpi.jobs.rejection import (
+    Rules,
+    clean,
+    harvest,
+    mixed,
+    probe,
+    read_rows,
+    records,
+    write_rows,
+)
 from logpi.rewards import LanguageConsistency, Number, Rewards, TagAnswer, ThinkAnswer, Weighted
 from logpi.rollouts.responses import Responses
 from logpi.rollouts.turns import Transcript, Turn
@@ -64,7 +73,7 @@ def test_each_response_falls_at_the_first_rule_and_is_counted_once(tmp_path):
     row = {"prompt": "1+1=", "answer": "2", "level": 1}
     kept = harvest(
         tmp_path,
-        lambda rows, seed: [answers(r, TEXTS, ["eos"] * 7 + ["length"]) for r in rows],
+        lambda rows, seed: records(answers(rows[0], TEXTS, ["eos"] * 7 + ["length"])),
         [row],
         JUDGES,
         RULES,
@@ -86,15 +95,13 @@ def test_each_response_falls_at_the_first_rule_and_is_counted_once(tmp_path):
 
 @pytest.mark.parametrize(("tokens", "fate"), [(1, "too short"), (21, "too long"), (20, "kept")])
 def test_length(tokens, fate):
-    sample = rejection._samples(
-        answers({"prompt": "1+1=", "answer": "2"}, TEXTS[:1], tokens=tokens)
-    )
+    sample = records(answers({"prompt": "1+1=", "answer": "2"}, TEXTS[:1], tokens=tokens))
     clean(sample, JUDGES, RULES)
     assert sample[0]["fate"] == fate
 
 
 def test_a_missing_verdict_is_no_zero_but_never_kept():
-    sample = rejection._samples(answers({"prompt": "1+1="}, TEXTS[:1]))
+    sample = records(answers({"prompt": "1+1="}, TEXTS[:1]))
     clean(sample, JUDGES, RULES)
     assert sample[0]["fate"] == "no verdict of tag_answer"
 
@@ -106,7 +113,7 @@ def test_a_killed_harvest_goes_on_and_ends_the_same(tmp_path, monkeypatch):
 
     def ask(some, seed):
         asked.append(seed)
-        return [answers(r, [form(f"seed {seed}x", r["answer"])]) for r in some]
+        return [x for r in some for x in records(answers(r, [form(f"seed {seed}x", r["answer"])]))]
 
     def dying(some, seed):
         if len(asked) == 2:
@@ -131,7 +138,7 @@ def test_nothing_passed_keeps_everything_and_says_what_to_try(tmp_path):
     with pytest.raises(UserError, match="none of 2 samples passed: 2 tag_answer.*more steps"):
         harvest(
             tmp_path,
-            lambda rows, seed: [answers(r, [form("so", 3)] * 2) for r in rows],
+            lambda rows, seed: records(answers(rows[0], [form("so", 3)] * 2)),
             [row],
             JUDGES,
             RULES,

@@ -26,8 +26,8 @@ from logpi.ops.advantages import (
     NStep,
     RewardToGo,
     TotalReward,
-    Uniform,
 )
+from logpi.ops.constant_advantages import Uniform
 from logpi.ops.kl import KL, Estimator, k1, k2, k3
 from logpi.ops.ratios import SequenceRatio
 from logpi.ops.surrogates import Clip, ClippedScore, DualClip, ScoreFunction, Surrogate, Unclipped

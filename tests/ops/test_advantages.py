@@ -20,8 +20,8 @@ from logpi.ops.advantages import (
     QValue,
     RewardToGo,
     TotalReward,
-    Uniform,
 )
+from logpi.ops.constant_advantages import Uniform
 from logpi.ops.moments import whiten
 from logpi.testing import group, row
 from logpi.types import Batch

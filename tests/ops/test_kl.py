@@ -87,7 +87,7 @@ def test_estimators_are_values() -> None:
 
 
 def test_bad_settings_are_refused() -> None:
-    with pytest.raises(ValueError, match='"reward" or "loss", not \'lost\''):
+    with pytest.raises(ValueError, match='"reward", "action" or "loss", not \'lost\''):
         KL(0.1, k1, "lost")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="must not be negative"):
         KL(-0.1)

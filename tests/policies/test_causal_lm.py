@@ -193,7 +193,7 @@ def test_chunked_head_is_the_head():
     g = torch.Generator().manual_seed(0)
     weight, action = (
         torch.randn(50, 8, generator=g, dtype=torch.double),
-        torch.randint(50, (11,), generator=g),
+        torch.randint(50, (11, 1), generator=g),
     )
     hidden, w, u = (
         torch.randn(*n, generator=g, dtype=torch.double) for n in ((11, 8), (11,), (11,))
@@ -207,7 +207,7 @@ def test_chunked_head_is_the_head():
         return (
             logp,
             entropy,
-            *torch.autograd.grad((w * logp + u * entropy).sum(), (h, linear.weight)),
+            *torch.autograd.grad((w * logp[:, 0] + u * entropy).sum(), (h, linear.weight)),
         )
 
     for one, many in zip(run(10**6), run(3 * 50), strict=True):

@@ -13,14 +13,15 @@ from logpi.policies.heads import Head, score
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
 @pytest.mark.parametrize("rows", [100, 3])
 @pytest.mark.parametrize("use", ["logp", "entropy", "both"])
-def test_the_derivative_is_autograds(temperature: float, rows: int, use: str) -> None:
+@pytest.mark.parametrize("actions", [1, 3])
+def test_the_derivative_is_autograds(temperature: float, rows: int, use: str, actions: int) -> None:
     torch.manual_seed(0)
     linear = nn.Linear(16, 50, bias=False).double()
     hidden, action = (
         torch.randn(10, 16, dtype=torch.double, requires_grad=True),
-        torch.randint(50, (10,)),
+        torch.randint(50, (10, actions)),
     )
-    by_logp, by_entropy = torch.randn(2, 10).double()
+    by_logp, by_entropy = torch.randn(10, actions).double(), torch.randn(10).double()
     head = Head(linear, None, temperature)
 
     def loss(logp: torch.Tensor, entropy: torch.Tensor) -> torch.Tensor:
@@ -42,13 +43,13 @@ def test_the_derivative_is_autograds(temperature: float, rows: int, use: str) ->
 def test_what_does_not_learn_gets_no_gradient() -> None:
     linear = nn.Linear(4, 5, bias=False).requires_grad_(False)
     hidden = torch.randn(3, 4, requires_grad=True)
-    score(Head(linear), hidden, torch.tensor([0, 1, 2]), 5, 5)[0].sum().backward()
+    score(Head(linear), hidden, torch.tensor([[0], [1], [2]]), 5, 5)[0].sum().backward()
     assert linear.weight.grad is None
     assert hidden.grad is not None
 
 
 def test_a_second_derivative_is_refused_rather_than_wrong() -> None:
     linear, hidden = nn.Linear(4, 5, bias=False), torch.randn(3, 4, requires_grad=True)
-    logp, _ = score(Head(linear), hidden, torch.tensor([0, 1, 2]), 5, 100)
+    logp, _ = score(Head(linear), hidden, torch.tensor([[0], [1], [2]]), 5, 100)
     with pytest.raises(RuntimeError, match="first derivative only"):
         torch.autograd.grad(logp.sum(), hidden, create_graph=True)

@@ -227,7 +227,8 @@ def test_every_algorithm_updates_a_language_model_on_policy(policy, name):
         TASK.alphabet, width=32, layers=2, heads=2, seed=3, critic=made.objective.needs_critic
     )
     source = rollout(fresh, rewards(even), algorithm=made)
-    learner = logpi.Learner(fresh, made, AdamW(lr=1e-3))
+    teacher = policy if made.objective.needs_teacher else None
+    learner = logpi.Learner(fresh, made, AdamW(lr=1e-3), reference=teacher)
     before = [p.detach().clone() for p in fresh.parameters()]
     for _ in range(2):
         report = learner.update(source().batch)

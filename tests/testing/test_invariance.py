@@ -30,8 +30,8 @@ from logpi.ops.advantages import (
     QValue,
     RewardToGo,
     TotalReward,
-    Uniform,
 )
+from logpi.ops.constant_advantages import Uniform
 from logpi.ops.groups import group_sum
 from logpi.ops.kl import KL, k1, k2, k3
 from logpi.ops.moments import whiten

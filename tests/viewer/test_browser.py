@@ -288,12 +288,56 @@ def test_seeds_are_compared_as_one_curve(open_page: Open, ids: dict[str, str]) -
     assert "seeds=apart" in page.url
 
 
+def test_runs_of_one_seed_are_one_curve_without_a_band(
+    open_page: Open, served: Served, runs: Path, ids: dict[str, str]
+) -> None:
+    shutil.copytree(runs / "seed-0", runs / "copy")
+    chosen = f"{ids['seed-0']},{id_of(served, 'copy')}"
+    page = open_page(f"#/compare?ids={chosen}")
+    panel = page.locator("figure[aria-label=reward]")
+    expect(panel.locator(".legend b")).to_have_text("0.8")
+    expect(panel.locator(".legend")).not_to_contain_text("seeds")
+    expect(page.locator("#main")).to_contain_text("2 runs have the same seed (0) and count as one")
+    shutil.rmtree(runs / "copy")
+
+
 def test_runs_are_ticked_for_comparison(open_page: Open) -> None:
     page = open_page("#/")
     page.get_by_label("Compare seed-0").check()
     page.get_by_label("Compare rloo").check()
     page.get_by_role("button", name="Compare 2 runs").click()
     expect(page.locator("h1")).to_have_text("Compare 2 runs")
+
+
+def test_numbers_of_a_logarithmic_axis_keep_their_digits(open_page: Open) -> None:
+    page = open_page("#/")
+    ask = "([v, step]) => import('/page/chart.js').then((m) => m.tick(v, step))"
+    wanted = {(0.001, 0.01): "0.001", (0.5, 0.25): "0.50", (1.0002, 2e-4): "1.0002", (0, 0.01): "0"}
+    assert {pair: page.evaluate(ask, list(pair)) for pair in wanted} == wanted
+
+
+def test_an_address_that_names_no_page_says_so(open_page: Open, ids: dict[str, str]) -> None:
+    page = open_page("#/nosuch")
+    expect(page.locator("h1")).to_have_text("There is no such page")
+    move(page, f"#/run/{ids['all']}/nosuch")
+    expect(page.locator("h1")).to_have_text("There is no such page")
+    expect(page.locator("#crumbs")).to_contain_text("no such page")
+
+
+def test_a_run_that_is_gone_leaves_no_name_above_it(open_page: Open, ids: dict[str, str]) -> None:
+    page = open_page(f"#/run/{ids['rloo']}", allowed="404")
+    expect(page.locator("#crumbs")).to_contain_text("rloo")
+    move(page, "#/run/nosuch")
+    expect(page.get_by_role("alert")).to_contain_text("no such run")
+    expect(page.locator("#crumbs")).to_have_text("Runsnot there")
+
+
+def test_a_gym_run_has_no_responses(open_page: Open, served: Served, runs: Path) -> None:
+    write_run(runs / "plays", [{"step": 1, "reward_100": 3.0}], command="gym")
+    page = open_page(f"#/run/{id_of(served, 'plays')}/responses")
+    expect(page.locator(".empty")).to_contain_text("No responses")
+    expect(page.locator("[data-filter]")).to_have_count(0)
+    shutil.rmtree(runs / "plays")
 
 
 # --------------------------------------------------------------------------------- responses
@@ -467,6 +511,8 @@ def test_a_page_of_files_needs_no_server(
     three = ",".join(ids[name] for name in ("seed-0", "seed-1", "rloo"))
     move(page, f"#/compare?ids={three}")
     expect(reward.locator(".legend b")).to_have_text(["0.7", "0.5"])
+    ended = page.get_by_role("region", name="How they ended").locator("tbody tr")
+    expect(ended.locator("td:nth-child(2)")).to_have_text(["2", "1"])
 
 
 # --------------------------------------------------------------------------------- for everybody

@@ -18,7 +18,7 @@ from logpi.errors import UserError
 from logpi.runs import disk
 from logpi.viewer.files import Folders
 from logpi.viewer.server import viewer_app
-from tests.viewer.runs import keep_tokenizer, log, make_run, row, samples
+from tests.viewer.runs import byte_tokenizer, keep_tokenizer, log, make_run, row, samples
 
 TOKEN = "a-token"
 HOSTILE = "<script>alert(1)</script>\x1b[31m\u202eevil\u0000 end"
@@ -338,6 +338,30 @@ def test_one_response_token_by_token(viewer: Viewer, run: Path) -> None:
     viewer.get(f"run/{id}/sample", status=404, step=9, row=0)
 
 
+def test_special_tokens_that_a_text_hides_are_named(viewer: Viewer, run: Path) -> None:
+    tokenizer = byte_tokenizer()
+    tokenizer.add_special_tokens(["<pad>", "<eos>"])
+    pad, eos = (tokenizer.token_to_id(name) for name in ("<pad>", "<eos>"))
+    (run / "tokenizer" / "tokenizer.json").write_text(tokenizer.to_str())
+    rows = [
+        row("77", ids=[pad, 55, 55], stop="length"),
+        row("7", ids=[55, eos]),
+        row("7", ids=[55, eos, pad, eos]),
+        row("<pad>7", ids=[pad, 55], stop="length"),
+        {k: v for k, v in row("7").items() if k != "ids"},
+    ]
+    samples(run, 5, rows)
+    id, wanted = viewer.id("rl-1"), [["<pad>"], [], ["<eos>", "<pad>"], [], []]
+    group = viewer.get(f"run/{id}/group", step=5, group=0)
+    assert [r["special"] for r in group["rows"]] == wanted
+    listed = viewer.get(f"run/{id}/samples", **{"from": 5})["rows"]
+    assert [r["special"] for r in sorted(listed, key=lambda r: r["row"])] == wanted
+    assert viewer.get(f"run/{id}/sample", step=5, row=2)["row"]["special"] == wanted[2]
+    shutil.rmtree(run / "tokenizer")
+    bare = Viewer(run.parent).get(f"run/{id}/group", step=5, group=0)["rows"]
+    assert "special" not in bare[0]
+
+
 def test_rows_of_older_versions_and_without_a_tokenizer(viewer: Viewer, run: Path) -> None:
     samples(run, 5, [{"prompt": "p", "completion": "c", "reward": 1.0}, row("x", logp=[1.0, 2.0])])
     shutil.rmtree(run / "tokenizer")
@@ -391,12 +415,12 @@ def test_ten_thousand_responses_are_quick(viewer: Viewer, run: Path) -> None:
 
 
 def test_several_seeds_and_a_sweep(tmp_path: Path) -> None:
-    home = make_run(tmp_path / "seeds", "gym", seeds=2, env="CartPole-v1")
-    for seed in (0, 1):
+    home = make_run(tmp_path / "seeds", "gym", seed=4, seeds=2, env="CartPole-v1")
+    for seed in (4, 5):
         child = make_run(
             home / f"seed-{seed}", "gym", seed=seed, env="CartPole-v1", task=None, steps=100
         )
-        log(child, [{"step": 2, "reward_100": 3.0 + seed, "num_tokens_seen": 50.0}])
+        log(child, [{"step": 2, "reward_100": seed - 1.0, "num_tokens_seen": 50.0}])
         (home / f"seed-{seed}.log").write_text("a line\nanother\n")
     measures = {"reward": {"values": [3.0, 4.0], "mean": 3.5, "interval95": 6.35}}
     record = {"final": [3.0, 4.0], "measures": measures}
@@ -404,22 +428,23 @@ def test_several_seeds_and_a_sweep(tmp_path: Path) -> None:
     cell = {"settings": {"lr": "1e-4"}, "runs": {"a": {"numbers": {"x": 1.0}, "failure": ""}}}
     (home / "sweep.json").write_text(json.dumps({"measure": "x", "cells": {"a": cell}}))
     (home / "held_out.json").write_text("[damaged")
-    samples(home / "seed-1", 2, [{"seed": 7, "return": 8.0}], "eval")
+    samples(home / "seed-5", 2, [{"seed": 7, "return": 8.0}], "eval")
     viewer = Viewer(tmp_path)
     shown = viewer.get(f"run/{viewer.id('seeds')}")
     assert shown["state"] == "done" and len(shown["seeds"]) == 2
     tables = {t["title"]: t for t in shown["tables"]}
     assert tables["seeds"]["rows"] == [["reward", 3.5, 6.35, 3.0, 4.0]]
+    assert tables["seeds"]["columns"][3:] == ["seed 4", "seed 5"]
     assert tables["sweep"]["rows"] == [["a", "1e-4", 1.0, ""]]
-    assert [r[0] for r in tables["runs inside"]["rows"]] == ["seeds/seed-0", "seeds/seed-1"]
-    child = viewer.get(f"run/{viewer.id('seeds/seed-1')}")
+    assert [r[0] for r in tables["runs inside"]["rows"]] == ["seeds/seed-4", "seeds/seed-5"]
+    child = viewer.get(f"run/{viewer.id('seeds/seed-5')}")
     # an episode's return is no response
     assert not child["samples"] and child["sample_kinds"] == {"step": [], "eval": []}
     assert child["log"] == ["a line", "another"] and child["metric"] == "reward_100"
     # 25 environment steps each update
     assert child["steps"] == 4 and child["task"] == "CartPole-v1"
     answer = viewer.get("compare", ids=",".join(shown["seeds"]))
-    assert answer["differing"] == [["seed", [0, 1]]] and len(answer["groups"]) == 1
+    assert answer["differing"] == [["seed", [4, 5]]] and len(answer["groups"]) == 1
     assert answer["table"]["rows"][0][:4] == ["gym grpo", 2, 3.5, pytest.approx(6.355)]
     viewer.get("compare", status=400, ids="")
     viewer.get("compare", status=404, ids="nosuch")

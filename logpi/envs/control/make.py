@@ -210,8 +210,19 @@ def _unknown(name: str, error: gym.error.Error) -> str:
 def _cannot_be_made(name: str, options: dict[str, Any], error: Exception) -> str:
     """The error of a module, a constructor or a function."""
     refused = options and isinstance(error, TypeError | ValueError | AssertionError)
+    if refused and _is_ours(error):
+        return f"{name}: {error}"
     what = "does not take these options" if refused else "cannot be made"
     return f"{name} {what}: {describe(error).partition(' was raised from')[0]}"
+
+
+def _is_ours(error: Exception) -> bool:
+    """Whether an environment of the library refused it: its line is whole without a place."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    name = "" if trace is None else trace.tb_frame.f_globals.get("__name__", "")
+    return isinstance(error, ValueError) and name.startswith("logpi.envs.")
 
 
 # --- from an object ---

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 # Settings that a job chooses itself.
 DECIDED = ("recorded", "sampled")
+OF = "settings of "
 KINDS = {kind.__name__: kind for kind in READERS}
 
 
@@ -36,8 +37,18 @@ def fields_of(name: str) -> list[OptionField]:
     """The settings of an algorithm that a command line can give, as options."""
     from logpi.algorithms import options
 
-    heading = f"settings of {name}"
+    heading = OF + name
     return [_field(o, heading) for o in options(name) if o.is_word and o.name not in DECIDED]
+
+
+def no_such_part(flag: str, settings: Iterable[OptionField]) -> str:
+    """Why a flag that chooses a part of some algorithms is none of this one; "" if it chooses no
+    part."""
+    from logpi.algorithms.parts import AXES
+
+    name = flag.lstrip("-").replace("-", "_")
+    algorithm = next((f.heading.removeprefix(OF) for f in settings if f.heading.startswith(OF)), "")
+    return f"{algorithm} has no part called {name}" if algorithm and name in AXES else ""
 
 
 def _field(setting: Option, heading: str) -> OptionField:

@@ -25,6 +25,7 @@ from typing import Any, NoReturn, TypeVar
 
 from logpi.algorithms import names
 from logpi.errors import UserError, did_you_mean, one_line, shell
+from logpi.jobs.options.algorithm import no_such_part
 from logpi.jobs.options.fields import OptionField, heading_of, option_fields
 
 T = TypeVar("T")
@@ -261,6 +262,8 @@ class CommandLine:
         elsewhere = names.ELSEWHERE.get(word.lstrip("-").replace("-", "_"))
         if elsewhere:
             return f"unknown option {word}: {elsewhere}"
+        if lacking := no_such_part(word, settings):
+            return f"unknown option {word}: {lacking}"
         return f"unknown option {word}{did_you_mean('--' + word.lstrip('-'), known)}"
 
 

@@ -253,12 +253,12 @@ class OptionField:
 
     @property
     def flag(self) -> str:
-        return "--" + self.name.replace("_", "-")
+        return self.words[0]
 
     @property
     def words(self) -> list[str]:
-        """Its flag and those of its aliases."""
-        return ["--" + name.replace("_", "-") for name in (self.name, *self.aliases)]
+        """Its flag and those of its aliases; `for_`, which Python cannot spell, is --for."""
+        return ["--" + n.rstrip("_").replace("_", "-") for n in (self.name, *self.aliases)]
 
     @property
     def required(self) -> bool:

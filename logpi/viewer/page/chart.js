@@ -144,14 +144,15 @@ function options(state, series, bands) {
 }
 
 // As many digits as neighbours need to differ: with a step of 0.0002, 1.0002 is "1.0002"; of 0.25, 0.5 is "0.50".
-function tick(value, step) {
+// A logarithmic axis has numbers below its step: with a step of 0.01, 0.001 is "0.001".
+export function tick(value, step) {
   const size = Math.abs(value);
   if (size < step / 1e6) return "0";
   if (size < 1e-3 || size >= 1e6) return value.toExponential(step < size ? 1 : 0);
   if (!(step < 1)) return number(value);
   let digits = 0;
   while (digits < 6 && Math.abs(step * 10 ** digits - Math.round(step * 10 ** digits)) > 1e-6) digits++;
-  return value.toFixed(digits);
+  return size < step ? number(value) : value.toFixed(digits);
 }
 
 // A logarithmic axis cannot show what is not above 0.

@@ -47,6 +47,11 @@ export function plural(count, noun) {
   return `${number(count)} ${noun}${count === 1 ? "" : "s"}`;
 }
 
+// Special tokens that count but that the text does not show, but for the one that ends it.
+export function special(row) {
+  return row.special?.length ? `+${row.special.length} special: ${row.special.join(" ")}` : null;
+}
+
 const STATES = {
   running: "a process is writing it now",
   done: "it reached its last step",

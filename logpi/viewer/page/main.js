@@ -3,6 +3,7 @@
 //
 // A page is a function `(place, context) → Promise<{ tick?, close?, keys? }>`: it fills `place`.
 
+import { crumbs, TABS } from "./crumbs.js";
 import { announce, fill, h } from "./dom.js";
 import { closeHelp, showHelp } from "./help.js";
 import { comparePage } from "./page_compare.js";
@@ -27,9 +28,18 @@ const IN_A_RUN = {
 const app = { source: null, page: null, turn: 0, lost: false };
 
 function pageOf(parts) {
+  if (!parts.length) return runsPage;
   if (parts[0] === "compare") return comparePage;
-  if (parts[0] !== "run" || parts.length < 2) return runsPage;
-  return IN_A_RUN[parts[2]] || runPage;
+  if (parts[0] !== "run" || parts.length < 2) return unknownPage;
+  return IN_A_RUN[parts[2]] || (!parts[2] || parts[2] in TABS ? runPage : unknownPage);
+}
+
+function unknownPage(place, { parts }) {
+  crumbs([["Runs", "#/"], ["no such page", null]]);
+  fill(place, h("section", { class: "empty" }, h("h1", null, "There is no such page"),
+    h("p", null, `This address names no page: #/${parts.join("/")}`),
+    h("p", null, h("a", { href: "#/" }, "All runs"))));
+  return {};
 }
 
 // Pages are built one at a time; who comes too late is closed at once.
@@ -56,6 +66,7 @@ async function show() {
 function trouble(error) {
   if (error.status === undefined) console.error(error);
   if (error.status === 0) lose();
+  if (error.status === 404) crumbs([["Runs", "#/"], ["not there", null]]);
   const again = h("button", { type: "button", on: { click: show } }, "Try again");
   const advice = {
     0: "The server does not answer. Is `logpi view` still running? The page goes on when it is back.",

@@ -89,9 +89,10 @@ function groups(state) {
   if (state.seeds && state.answer.groups.length) {
     return state.answer.groups.map((g) => ({
       label: g.label, indices: g.ids.map((id) => index.get(id)).filter((i) => i !== undefined),
+      seeds: g.seeds.map((ids) => ids.map((id) => index.get(id)).filter((i) => i !== undefined)),
     }));
   }
-  return runs.map((run, i) => ({ label: run.path, indices: [i] }));
+  return runs.map((run, i) => ({ label: run.path, indices: [i], seeds: [[i]] }));
 }
 
 function controls(state) {
@@ -153,10 +154,16 @@ function drawOne(state, one) {
 }
 
 function curve(state, group, name, colour) {
-  const all = group.indices.map((i) => {
-    const { x, columns } = aligned(state.feeds[i], [name]);
-    return { x, y: columns[0] };
-  }).filter((c) => c.x.length);
+  const all = group.seeds.map((same) => {
+    // runs of one seed are not independent: their mean is one curve
+    const some = same.map((i) => {
+      const { x, columns } = aligned(state.feeds[i], [name]);
+      return { x, y: columns[0] };
+    }).filter((c) => c.x.length);
+    if (some.length < 2) return some[0];
+    const { x, mean } = meanOverRuns(some);
+    return { x, y: mean };
+  }).filter(Boolean);
   if (!all.length) return null;
   if (all.length === 1) return { name: group.label, colour, ...all[0] };
   const { x, mean, low, high } = meanOverRuns(all);

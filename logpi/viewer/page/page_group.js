@@ -3,7 +3,7 @@
 
 import { runCrumbs } from "./crumbs.js";
 import { fill, h } from "./dom.js";
-import { number, plural, signed } from "./format.js";
+import { number, plural, signed, special } from "./format.js";
 import { rewardMark } from "./page_responses.js";
 import { messages } from "./prompts.js";
 import { go, link, setQuery } from "./route.js";
@@ -75,6 +75,7 @@ function card(id, row, common, most) {
       h("span", { class: "push" }),
       h("a", { href: link(["run", id, "response"], { kind: row.kind, step: row.step, row: row.row }) }, `row ${row.row}`)),
     h("p", { class: "quiet" }, plural(row.tokens, "token"), " · ",
+      special(row) ? h("span", { class: "warn" }, special(row), " · ") : null,
       row.stop === "length" ? "cut off" : row.stop,
       Object.keys(row.rewards || {}).length > 1
         ? Object.entries(row.rewards).map(([name, value]) => ` · ${name} ${number(value)}`) : ""),

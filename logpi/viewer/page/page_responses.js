@@ -5,7 +5,7 @@
 import { runCrumbs, tabs } from "./crumbs.js";
 import { announce, fill, h } from "./dom.js";
 import { filterForm, readFilters } from "./filters.js";
-import { badge, number, plural, signed } from "./format.js";
+import { badge, number, plural, signed, special } from "./format.js";
 import { go, here, link } from "./route.js";
 import { virtual } from "./virtual.js";
 
@@ -21,6 +21,11 @@ export async function responsesPage(place, { source, id }) {
   state.count = h("p", { class: "quiet count" });
   state.progress = h("progress", { max: 100, value: 0, hidden: true, "aria-label": "Scanned" });
   state.empty = h("div", null);
+  if (run.command === "gym") {
+    fill(place, h("div", { class: "bar" }, h("h1", null, run.path), badge(run.state)), tabs(run, "responses"),
+      h("section", { class: "empty" }, h("p", null, "No responses: a run of `logpi gym` writes no text.")));
+    return { keys: { u: () => go(["run", id]) } };
+  }
   const kinds = Object.keys(run.sample_kinds).filter((kind) => run.sample_kinds[kind].length);
   state.list = virtual({
     height: () => (innerWidth < 700 ? 92 : 56), page: PAGE,
@@ -124,6 +129,7 @@ function item(state, row) {
         ? h("span", { class: row.advantage < 0 ? "neg" : row.advantage > 0 ? "pos" : "" },
             `advantage ${signed(row.advantage)}`) : null,
       row.tokens === null ? null : h("span", null, plural(row.tokens, "token")),
+      special(row) ? h("span", { class: "warn" }, special(row)) : null,
       row.turns > 1 ? h("span", null, plural(row.turns, "turn")) : null,
       row.greedy ? h("span", { class: "quiet" }, "greedy") : null,
       h("span", { class: `stop ${row.stop === "length" ? "warn" : ""}` }, row.stop),

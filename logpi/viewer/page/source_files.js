@@ -144,15 +144,31 @@ function compare(runs) {
     runs, differing,
     groups: all.map((some) => ({
       label: some.length > 1 ? `${some[0].algorithm || some[0].command}` : some[0].path,
-      ids: some.map((run) => run.id) })),
-    table: { columns: ["runs", "last reward", "± 95 %"], rows: all.map(ended) },
+      ids: some.map((run) => run.id),
+      seeds: bySeed(some).map((same) => same.map((run) => run.id)) })),
+    table: { columns: ["runs", "n", "last reward", "± 95 %"], rows: all.map(ended),
+      note: all.flatMap(bySeed).filter((same) => same.length > 1).map((same) =>
+        `${same.length} runs have the same seed and count as one, by their mean: ` +
+        same.map((run) => run.path).join(", ")).join("; ") },
   };
 }
 
+// Runs of one seed are not independent: they count as one.
+function bySeed(runs) {
+  const seeds = new Map();
+  for (const run of runs) {
+    const seed = run.arguments.seed ?? null;
+    seeds.set(seed, [...(seeds.get(seed) || []), run]);
+  }
+  return [...seeds.values()];
+}
+
 function ended(runs) {
-  const rewards = runs.map((run) => run.reward).filter((r) => r !== null);
+  const seeds = bySeed(runs);
+  const rewards = seeds.map((same) => same.map((run) => run.reward).filter((r) => r !== null))
+    .filter((some) => some.length).map((some) => some.reduce((a, b) => a + b, 0) / some.length);
   const name = runs.map((run) => run.path).join(", ");
-  if (rewards.length < 2) return [name, rewards[0] ?? null, null];
+  if (rewards.length < 2) return [name, seeds.length, rewards[0] ?? null, null];
   const { mean, high } = meanOverRuns(rewards.map((y) => ({ x: [0], y: [y] })));
-  return [name, mean[0], high[0] - mean[0]];
+  return [name, seeds.length, mean[0], high[0] - mean[0]];
 }
