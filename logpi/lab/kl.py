@@ -20,7 +20,7 @@ from logpi.lab.worlds import World, token_world
 from logpi.objectives.policy_gradient import PolicyGradient
 from logpi.ops.advantages import RewardToGo
 from logpi.ops.divergences import Divergence, ForwardKL, ReverseKL
-from logpi.ops.kl import KL, Estimator, exact, k1, k2, k3
+from logpi.ops.kl import KL, Estimator, k1, k2, k3
 from logpi.ops.surrogates import ScoreFunction
 from logpi.ops.weights import SequenceSum
 from logpi.runs.plots import COLOURS, Panel, figure
@@ -68,15 +68,6 @@ def penalty_gradient(
         RewardToGo(), surrogate=ScoreFunction(), weight=SequenceSum(), kl=penalty
     )
     return moments(world, objective, Setting(responses=1, reference=reference)).mean
-
-
-def full_vocabulary_gradient(world: World, reference: Tensor) -> Tensor:
-    """Gradient [S·A] of the exact KL over the vocabulary (`ops.kl.exact`) at every visited state,
-    as a loss term."""
-    theta = world.logits.detach().requires_grad_()
-    d = world.mdp.occupancy(world.pi).sum(0)
-    off = torch.where(world.mdp.allowed, 0.0, -1e9)
-    return torch.autograd.grad((d * exact(theta + off, reference + off)).sum(), theta)[0].flatten()
 
 
 def candidates(world: World, reference: Tensor) -> list[Tensor]:

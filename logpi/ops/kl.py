@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-__all__ = ["KL", "AdaptiveKL", "Estimator", "exact", "k1", "k2", "k3"]
+__all__ = ["KL", "AdaptiveKL", "Estimator", "k1", "k2", "k3"]
 
 
 @dataclass(frozen=True, repr=False)
@@ -79,17 +79,6 @@ k3 = Estimator(
     reward=_NO_KLS,
     loss="has the gradient of the forward KL(π_ref‖π), though its value is KL(π‖π_ref)",
 )
-
-
-def exact(logits: Tensor, logits_ref: Tensor) -> Tensor:
-    """KL(π‖π_ref) of two categorical distributions given by logits [..., V]; [...] nats. Carries
-    gradient.
-
-    An action with a logit of −∞ in both, which neither can take, counts 0.
-    """
-    logp, logp_ref = logits.log_softmax(-1), logits_ref.log_softmax(-1)
-    p = logp.exp()
-    return (p * (logp - logp_ref).masked_fill(p == 0, 0.0)).sum(-1)
 
 
 @dataclass(frozen=True)

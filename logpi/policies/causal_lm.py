@@ -225,6 +225,11 @@ class CausalLM(PackedModel):
         """Number of logits; may be more than the tokenizer has tokens."""
         return self.model.get_output_embeddings().weight.shape[0]
 
+    @property
+    def _named(self) -> int:
+        """Number of logits that are tokens of the tokenizer."""
+        return min(self.vocabulary, len(self.tokenizer))
+
     def _stops(self) -> tuple[int, ...]:
         ids = self.model.generation_config.eos_token_id
         return () if ids is None else (ids,) if isinstance(ids, int) else tuple(ids)
@@ -281,9 +286,13 @@ class CausalLM(PackedModel):
     @torch.no_grad()
     def likeliest(self, batch: Batch, number: int) -> tuple[Tensor, PolicyOutput]:
         """The likeliest tokens in the state of each own action, ids [B, T, K], and the output with
-        them as `others`; K is `number`, or the vocabulary if that is smaller. No gradient."""
+        them as `others`; K is `number`, or the number of tokens if that is smaller. No gradient.
+
+        Logits beyond the tokenizer's tokens only fill up a matrix, and models of one family have
+        different numbers of them: they are never among the likeliest.
+        """
         batch = batch.to("cpu")
-        number = min(number, self.vocabulary)
+        number = min(number, self._named)
         ids, *output = inside(self.model, partial(self._likeliest, batch, number))
         return ids, PolicyOutput(output[0], output[1], others=output[2])
 
@@ -295,7 +304,7 @@ class CausalLM(PackedModel):
         rows, parts = max(1, self.chunk // self.vocabulary), []
         for hidden, action in zip(states.split(rows), actions.split(rows), strict=True):
             logp = head.logits(hidden).log_softmax(-1)
-            top, entropy = logp.topk(number), -(logp.exp() * logp).sum(-1)
+            top, entropy = logp[:, : self._named].topk(number), -(logp.exp() * logp).sum(-1)
             parts.append((top.indices, logp.gather(-1, action).squeeze(-1), entropy, top.values))
         return [spread(torch.cat(x), batch.mask) for x in zip(*parts, strict=True)]
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+import torch
 
 import logpi
 from logpi.cli import main
@@ -165,3 +166,25 @@ def test_what_cannot_be_taught(home: Path, tmp_path: Path, options, line: str):
     )
     with pytest.raises(UserError, match=line):
         job.run()
+
+
+def test_a_teacher_with_more_logits_than_tokens(home: Path):
+    """Models of one family fill their matrices up differently; what fills up is never compared."""
+    from logpi.policies.causal_lm import CausalLM
+    from logpi.types import Batch
+
+    teacher = CausalLM.load(str(home / "teacher"))
+    known = len(teacher.tokenizer)
+    teacher.model.resize_token_embeddings(known + 7, mean_resizing=False)
+    wide = CausalLM(teacher.model, teacher.tokenizer)
+    with torch.no_grad():
+        # unlikely tokens in name alone: the matrix would choose them
+        wide.model.get_output_embeddings().weight[known:] = 9.0
+    obs = torch.tensor([[4, 5, 6, 7]])
+    mask = torch.ones(1, 3, dtype=torch.bool)
+    zeros = torch.zeros(1, 3)
+    ends = torch.ones(1, dtype=torch.bool)
+    batch = Batch(obs, obs[:, 1:], mask, zeros, ends, torch.zeros(1, dtype=torch.long), zeros)
+    ids, said = wide.likeliest(batch, 64)
+    assert ids.shape == (1, 3, known) and int(ids.max()) == known - 1
+    assert said.others is not None and said.others.shape == ids.shape
