@@ -304,7 +304,8 @@ def make_teacher(a: Any, policy: CausalLM) -> CausalLM:
         raise UserError(
             f"--teacher {name} has another tokenizer than the policy (differing tokens:"
             f" {len(differing)}, e.g. {differing[0]!r}), so it cannot judge its"
-            " tokens: give a model of the same family, or learn from its texts (logpi harvest, then logpi sft)"
+            " tokens: give a model of the same family, or learn from its texts (logpi harvest,"
+            " then logpi sft)"
         )
     if teacher.vocabulary < policy.vocabulary:
         raise UserError(
