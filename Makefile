@@ -1,9 +1,8 @@
 # One command for each wish. Everything installs into .venv from the project's own files.
 PY := .venv/bin/python
-# Threads that sleep while they wait: safe beside busy neighbours (spinning ones made the demo's
-# first step seven times slower there), but half as quick on an idle machine, so benchmarks leave it
-# to the caller.
-demo test test-all check: export OMP_WAIT_POLICY ?= PASSIVE
+# Threads that sleep while they wait: safe beside busy neighbours, but half as quick on an idle
+# machine, so benchmarks leave it to the caller. `logpi` itself chooses by the load.
+test test-all check: export OMP_WAIT_POLICY ?= PASSIVE
 export TOKENIZERS_PARALLELISM ?= false
 
 .PHONY: help setup demo test test-all lint docs check test-lowest test-newest docs-serve notebooks dist bench bench-full gpu-check clean
