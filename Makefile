@@ -18,7 +18,7 @@ help:
 	@echo "make check      all that CI runs: lint, format, types, documentation, tests"
 	@echo "make test-lowest, make test-newest"
 	@echo "                a part of the tests with the lowest or newest packages that pyproject.toml allows"
-	@echo "make gpu-check  what needs GPUs: the device cases on one, the laws of several ranks by NCCL on two"
+	@echo "make gpu-check  what needs a GPU, in eight minutes, as a JSON and a table; on two or more the laws of several ranks too"
 	@echo "make dist       the wheel and the source archive, into dist/"
 	@echo "make bench      quick benchmarks beside the peers (PEER=PYTHON with trl; DEVICE=cuda DTYPE=bfloat16)"
 	@echo "make bench-full all of them, into benchmarks/results (PEER=PYTHON MODEL=DIR VLLM=PYTHON RESUME=--resume)"
