@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from logpi.distributed.world import current
 from logpi.errors import UserError, as_user_errors
-from logpi.jobs.common import opened, prompts_and_judge
+from logpi.jobs.common import opened, prompts_and_judge, settle_threads
 from logpi.jobs.options.fields import changed, option
 from logpi.jobs.options.model import ModelArguments
 from logpi.jobs.options.run import RunArguments, available, read
@@ -82,6 +82,7 @@ def run(a: Harvest) -> None:
         UserError: nothing was kept, or the options do not fit each other.
     """
     available(a)
+    settle_threads(a)
     from logpi.jobs.rejection import harvest
     from logpi.runs.progress import Progress
 

@@ -49,7 +49,7 @@ def small(home):
 
 
 def run(out: Path, teacher: Path, *more: str) -> int:
-    words = ["distill-demo", "--teacher", str(teacher), "--sft-steps", "3", "--steps", "2"]
+    words = ["distill-demo", "--teacher", str(teacher), "--base-steps", "3", "--steps", "2"]
     return main([*words, "--out", str(out), *more])
 
 
