@@ -50,7 +50,7 @@ class Weights:
             raise UserError(f"{path[:200]} is no directory here: give a model's or a run's")
         run = self.run if path is None else Path(path)
         self.served += 1
-        if run is not None and is_run(run):
+        if run is not None and (path is None or is_run(run)):
             found = newest(run)
             return self._of_run(run, found), found.name
         source = self.model if path is None else path
@@ -72,7 +72,10 @@ class Weights:
         from logpi.engine.language_model import LanguageModel
 
         with as_user_errors():
-            return LanguageModel.load(source, **self.loading)
+            policy = LanguageModel.load(source, **self.loading)
+            # an --end-token that is no token raises now
+            _ = policy.template
+        return policy
 
 
 def is_run(path: Path) -> bool:
