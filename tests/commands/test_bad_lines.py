@@ -139,6 +139,8 @@ BAD: dict[str, list[tuple[str, str]]] = {
     RL: [
         ("--algorithm distill", "--teacher"),
         ("--teacher nosuch", "no such file"),
+        ("--tools nosuch.py:f", "no such file"),
+        ("--tools weather", "FILE.py:NAME"),
         ("--beta 0 --teacher MODEL", "--algorithm distill"),
         ("--seed -1", "at least 0"),
         ("--lr -1e-6", "at least 0"),
@@ -284,6 +286,7 @@ BAD: dict[str, list[tuple[str, str]]] = {
         ("FILE", "no run"),
     ],
     EVAL: [
+        ("--tools nosuch.py:f", "no such file"),
         ("--pass-at -1", "at least 1"),
         ("--pass-at 0", "at least 1"),
         ("--pass-at 99", "samples"),
