@@ -14,14 +14,18 @@ from logpi.errors import UserError
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
-def answering(app: Any, listener: socket.socket, idle: int = 5) -> None:
-    """Answer by an ASGI application until Ctrl-C. idle: seconds that a connection stays open
-    between requests."""
+def answering(app: Any, listener: socket.socket, idle: int = 5, most: int | None = None) -> None:
+    """Answer by an ASGI application until Ctrl-C.
+
+    Args:
+        idle: seconds that a connection stays open between requests.
+        most: connections at a time; others get 503.
+    """
     import uvicorn
 
     config = uvicorn.Config(app, log_level="error", server_header=False, lifespan="off")
     config.timeout_graceful_shutdown = 1
-    config.timeout_keep_alive = idle
+    config.timeout_keep_alive, config.limit_concurrency = idle, most
     try:
         uvicorn.Server(config).run(sockets=[listener])
     except KeyboardInterrupt:

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from logpi.engine.openai_server.service import Service
 
 KEY = "LOGPI_API_KEY"
+# at a time
+CONNECTIONS = 512
 # seconds between looks at a run that is followed
 LOOK = 2.0
 
@@ -89,7 +91,7 @@ def main(argv: Sequence[str]) -> int:
             threading.Thread(target=follow, args=(service, a.follow, ended), daemon=True).start()
         print(f"{address_of(a.host, listener)}/v1   model {service.name}", flush=True)
         try:
-            answering(server_app(service, a.key), listener, idle=60)
+            answering(server_app(service, a.key), listener, idle=60, most=CONNECTIONS)
         finally:
             ended.set()
             service.close()

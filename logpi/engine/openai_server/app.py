@@ -136,7 +136,7 @@ async def _body(service: Service, request: Request) -> Any:
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":
         raise RequestError("the body must be JSON: Content-Type: application/json", 415)
-    most, data = service.limits.body, b""
+    most, data = service.limits.body, bytearray()
     try:
         async with asyncio.timeout(service.limits.upload):
             async for part in request.stream():
@@ -145,6 +145,10 @@ async def _body(service: Service, request: Request) -> Any:
                     raise RequestError(f"the body has more than {most} bytes", 413)
     except TimeoutError:
         raise RequestError("the body did not arrive in time", 408) from None
+    return await run_in_threadpool(_parsed, data)
+
+
+def _parsed(data: bytearray) -> Any:
     try:
         return json.loads(data, parse_constant=_no_number) if data else {}
     except (ValueError, RecursionError):

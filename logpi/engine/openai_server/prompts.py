@@ -1,7 +1,7 @@
 """Prompts of requests as token ids, and tokens as text, by the tokenizer of the served model.
 
-A tokenizer of `transformers` is not to be used by two threads at once: the requests have a copy of
-their own, behind a lock, and the sampling thread has another. Left out: the chat template itself
+A tokenizer of `transformers` changes its settings while it encodes, so texts are encoded by one
+copy, behind a lock, and tokens are decoded by another. Left out: the chat template itself
 (`policies/chat_template.py`).
 """
 
@@ -32,7 +32,7 @@ class Prompts:
     def __init__(self, policy: CausalLM, longest: int) -> None:
         self.longest, self.embeddings = longest, policy.embeddings
         self.tokenizer = copy.deepcopy(policy.tokenizer)
-        # of the sampling thread
+        # it only decodes, which any number of threads may do at once
         self.decoder = copy.deepcopy(policy.tokenizer)
         self.template = replace(policy.template, tokenizer=self.tokenizer)
         self._lock = threading.Lock()
@@ -107,8 +107,7 @@ class Prompts:
     # --- out ---
 
     def detokenized(self, ids: Sequence[int]) -> str:
-        with self._lock:
-            return self.tokenizer.decode(list(ids))
+        return self.decoder.decode(list(ids))
 
     def silent(self, skip_special: bool) -> frozenset[int]:
         """Tokens that have no place in an answer's text: ends, beginnings, padding; with
@@ -117,13 +116,11 @@ class Prompts:
 
     def names(self, ids: Sequence[int]) -> list[str]:
         """The tokens as the vocabulary spells them."""
-        with self._lock:
-            return self.tokenizer.convert_ids_to_tokens(list(ids))
+        return self.decoder.convert_ids_to_tokens(list(ids))
 
     def _spelled(self, token: int) -> str:
         """The text of a token alone; broken bytes are �."""
-        with self._lock:
-            return self.tokenizer.decode([token])
+        return self.decoder.decode([token])
 
 
 def _utf8(*values: Any) -> Any:

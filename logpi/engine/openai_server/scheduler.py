@@ -149,6 +149,8 @@ class Scheduler:
     def submit(self, ask: Ask) -> None:
         """Raises RequestError: too many samples at a time."""
         with self._lock:
+            if self._closed:
+                raise RequestError("the server has ended; its log says why", 503)
             if ask.rows > self.most:
                 raise RequestError(
                     f"the request asks for {ask.rows} samples, and this server makes at most"
@@ -201,12 +203,16 @@ class Scheduler:
                 self._step()
             except Exception as error:
                 self._fail(error)
+        self._empty()
         self._fail_all(RequestError("the server is ending", 503))
 
     def _receive(self) -> None:
         """What other threads want; waits if there is nothing else to do."""
         if self._is_idle() and not self._held and self._next is None:
             self._inbox.get()()
+        self._empty()
+
+    def _empty(self) -> None:
         try:
             while True:
                 self._inbox.get_nowait()()
@@ -219,12 +225,15 @@ class Scheduler:
     def _change(self) -> None:
         if self._next is not None and self._is_idle():
             (policy, version, done), self._next = self._next, None
-            self._begin(policy, version)
-            done.set_result(None)
+            try:
+                self._begin(policy, version)
+            except Exception as error:
+                done.set_exception(RequestError(f"the old weights stay: {error}", 500))
+            else:
+                done.set_result(None)
 
     def _begin(self, policy: CausalLM, version: str) -> None:
         """A new generation, from weights as they are now."""
-        self.policy, self.version = policy, version
         policy.model.eval()
         engine = Engine(policy, slots=self.slots)
         with torch.inference_mode():
@@ -236,6 +245,7 @@ class Scheduler:
                 rows=self.most,
                 longest=self.longest,
             )
+        self.policy, self.version = policy, version
 
     def _start(self) -> None:
         """Requests that wait begin, unless new weights do."""
@@ -348,7 +358,11 @@ class Scheduler:
             notices.error("sampling failed", exc_info=error)
         line = str(error) if known else f"{type(error).__name__} in the server; its log says more"
         self._fail_all(RequestError(line, 500))
-        self._begin(self.policy, self.version)
+        try:
+            self._begin(self.policy, self.version)
+        except Exception as again:
+            notices.error("the decoder cannot begin again", exc_info=again)
+            self._closed = True
 
     def _fail_all(self, error: RequestError) -> None:
         asks = {id(row.ask): row.ask for row in self._rows.values()}

@@ -44,7 +44,7 @@ class Limits:
     slots: int = 16
     requests: int = 256
     longest: int = 4096
-    body: int = 2**24
+    body: int = 2**23
     seconds: float = 600.0
     upload: float = 30.0
 
@@ -158,13 +158,16 @@ class Service:
         path = checked(body, WEIGHTS).get("path")
         if self.source is None:
             raise RequestError("this server has no other weights: start it with logpi serve")
-        with self._changing:
-            try:
-                policy, version = self.source(path)
-            except (UserError, ValueError, OSError) as error:
-                raise RequestError(str(error)) from None
+        if not self._changing.acquire(blocking=False):
+            raise RequestError("other weights are just being loaded: try again soon", 409)
+        try:
+            policy, version = self.source(path)
             before = self.scheduler.version
             self.swap(policy, version).result()
+        except (UserError, ValueError, OSError) as error:
+            raise RequestError(str(error)) from None
+        finally:
+            self._changing.release()
         return {"version": version, "before": before}
 
     def swap(self, policy: CausalLM, version: str) -> Future[None]:

@@ -463,6 +463,19 @@ def test_weights_change_under_a_request() -> None:
             assert answer.choices[0].token_ids == row.tokens.tolist()
 
 
+def test_weights_that_cannot_be_decoded_leave_the_old_ones(monkeypatch) -> None:
+    with served(tiny_policy(), source=lambda path: (tiny_policy(seed=1), "v2")) as (_, url):
+        monkeypatch.setattr(
+            "logpi.engine.openai_server.scheduler.OpenGeneration",
+            lambda *_, **__: (_ for _ in ()).throw(MemoryError("no memory")),
+        )
+        answer = httpx.post(f"{url}/v1/weights", json={})
+        assert answer.status_code == 500 and "the old weights stay: no memory" in answer.text
+        body = {"prompt": "a", "max_tokens": 2}
+        again = httpx.post(f"{url}/v1/completions", json=body).json()
+        assert again["system_fingerprint"] == "logpi-v1"
+
+
 def test_weights_of_another_tokenizer() -> None:
     from logpi.policies.small import small_policy
 
