@@ -127,6 +127,8 @@ BAD: dict[str, list[tuple[str, str]]] = {
         ("--out FILE", "is a file"),
         ("--out LONG", "too long"),
         ("--trackers nosuch", "unknown tracker"),
+        ("--threads 0", "at least 1"),
+        ("--threads 9999", "at most 1024"),
         ("--prompts 3", "unknown option"),
     ],
     "r1": [
@@ -198,6 +200,8 @@ BAD: dict[str, list[tuple[str, str]]] = {
         ("--out FULL", "holds no run"),
         ("--out RUN", "already holds a run"),
         ("--trackers nosuch", "unknown tracker"),
+        ("--threads 0", "at least 1"),
+        ("--threads 9999", "at most 1024"),
         ("--dtype float8", "unknown value"),
         ("--general ROWS", "has answers"),
         ("--load-in-4bit", "--lora"),
@@ -271,6 +275,8 @@ BAD: dict[str, list[tuple[str, str]]] = {
         ("--out FILE", "is a file"),
         ("--out FULL", "holds no run"),
         ("--trackers nosuch", "unknown tracker"),
+        ("--threads 0", "at least 1"),
+        ("--threads 9999", "at most 1024"),
         ("--seeds 2 --out FULL", "holds no run"),
     ],
     "play": [
