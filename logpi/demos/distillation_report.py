@@ -88,7 +88,10 @@ def _table(
     teachers: Sequence[Mapping[str, Any]],
     spent: Sequence[Mapping[str, float]],
 ) -> Iterator[str]:
-    """A line for the teacher, the student before, and each lane after; means ± 95 % over seeds."""
+    """A line for the teacher, the student before, and each lane after; means ± 95 % over seeds.
+
+    A teacher that was there before has cost no time.
+    """
     heads = ("right (sampled)", "right (greedy)", "tokens", "updates", "learned from", "CPU s")
     yield f"{'':<26}" + "".join(f"{h:>17}" for h in heads)
     sizes = {name: f"{teachers[0][name]:,}" for name in ("teacher", "student")}
@@ -131,7 +134,7 @@ def _line(
         f"{fmean(length):.1f}",
         "" if updates is None else str(updates),
         "" if learned is None else f"{learned:,.0f}",
-        f"{fmean(seconds):.0f}",
+        f"{fmean(seconds):.0f}" if any(seconds) else "–",
     ]
     return f"{label:<26}" + "".join(f"{c:>17}" for c in cells)
 
@@ -155,7 +158,9 @@ def _picture(
     axes_of = (("updates", "sampled"), ("tokens", "sampled"), ("updates", "greedy"))
     names = {"updates": "updates", "tokens": "tokens learned from"}
     panels = [Panel(f"right answers ({y})", names[x]) for x, y in axes_of]
-    picture = figure(panels, f"a small student, {len(teachers)} seed(s); dotted: its teacher")
+    picture = figure(
+        panels, f"student, mean of {len(teachers)} seed(s); dotted: its teacher"
+    )
     for axes, (x, y) in zip(picture.axes, axes_of, strict=True):
         for (label, seeds), colour in zip(curves.items(), COLOURS, strict=False):
             lines = [(getattr(c, x), getattr(c, y)) for c in seeds]
