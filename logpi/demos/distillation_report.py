@@ -158,9 +158,7 @@ def _picture(
     axes_of = (("updates", "sampled"), ("tokens", "sampled"), ("updates", "greedy"))
     names = {"updates": "updates", "tokens": "tokens learned from"}
     panels = [Panel(f"right answers ({y})", names[x]) for x, y in axes_of]
-    picture = figure(
-        panels, f"student, mean of {len(teachers)} seed(s); dotted: its teacher"
-    )
+    picture = figure(panels, f"student, mean of {len(teachers)} seed(s); dotted: its teacher")
     for axes, (x, y) in zip(picture.axes, axes_of, strict=True):
         for (label, seeds), colour in zip(curves.items(), COLOURS, strict=False):
             lines = [(getattr(c, x), getattr(c, y)) for c in seeds]
