@@ -63,7 +63,7 @@ class DistillationDemo(ChainArguments):
     )
     base_steps: int = option(600, help="updates of the student on them", least=1, most=100_000)
     teacher_steps: int = option(
-        60, help="updates of the teacher by reinforcement learning", least=1, most=100_000
+        40, help="updates of the teacher by reinforcement learning", least=1, most=100_000
     )
     steps: int = option(40, help="updates of the student in each lane", least=1, most=100_000)
 
