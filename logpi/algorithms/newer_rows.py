@@ -51,7 +51,7 @@ def gmpo(low: float = 0.4, high: float | None = None) -> Algorithm:
     """GMPO (geometric-mean policy optimisation, arXiv:2507.20673): the geometric mean of clipped
     token ratios in place of their mean.
 
-    - verl's example adds k3 in the loss at 0.001 (kl="KL(0.001, k3, loss)").
+    - [kl] verl's example adds k3 in the loss at 0.001 (kl="KL(0.001, k3, loss)").
     """
     ratio = GeometricMeanRatio(low, high)
     return Algorithm(PolicyGradient(GroupNorm(), ratio, Unclipped(), SequenceMean()))
@@ -120,8 +120,8 @@ def reinforce_rej(low: float = 0.2, high: float | None = None, beta: float = 0.0
     right or all wrong are left out.
 
     - [advantage] There is no baseline: with rewards of 0 and 1 only right responses teach.
-    - [weight] Its code averages over tokens and adds k3 in the loss at 0.001 (beta=0.001). The
-      groups that are left out stay in that mean, with an advantage of 0; here they do not.
+    - [weight] Its code averages over tokens, those of the left-out groups among them.
+    - [kl_estimator, kl_place] beta > 0 adds k3 in the loss, as its code does at 0.001.
     """
     return Algorithm(
         PolicyGradient(

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 
 __all__ = ["highest_entropy"]
 
+# In nats. The first tokens of a group's rows have one entropy, up to the rounding of another split.
+EQUAL = 1e-5
+
 
 def highest_entropy(entropy: Tensor, mask: Tensor, share: float) -> Tensor:
     """The forking tokens (arXiv:2506.01939): the `share` of the own actions at which the policy is
@@ -20,9 +23,9 @@ def highest_entropy(entropy: Tensor, mask: Tensor, share: float) -> Tensor:
 
         Hₜ ≥ τ,   τ the ⌈share · n⌉-th largest of the n entropies
 
-    Of equal entropies at the threshold all are taken. The n actions are those of the whole batch,
-    on all ranks, so a split into micro-batches changes nothing. TRL takes the threshold of each
-    micro-batch on all ranks.
+    Of equal entropies at the threshold (up to 1e-5 nats) all are taken. The n actions are those of
+    the whole batch, on all ranks, so a split into micro-batches changes nothing. TRL takes the
+    threshold of each micro-batch on all ranks.
 
     Args:
         entropy: [B, T] nats, of the policy that sampled. mask: [B, T] bool.
@@ -39,4 +42,4 @@ def highest_entropy(entropy: Tensor, mask: Tensor, share: float) -> Tensor:
     number = math.ceil(share * len(values) - 1e-9)
     if not 0 < number < len(values):
         return mask
-    return mask & (entropy >= values.topk(number).values[-1])
+    return mask & (entropy >= values.topk(number).values[-1] - EQUAL)

@@ -9,13 +9,16 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from logpi.ops.ratios import SequenceRatio, TokenRatio
+from logpi.ops.ratios import GeometricMeanRatio, SequenceRatio, TokenRatio
 from logpi.ops.surrogates import (
+    BinaryKL,
+    BinaryTV,
     Clip,
     ClippedScore,
     DecayingClip,
     DualClip,
     ScoreFunction,
+    SoftGate,
     Surrogate,
     Unclipped,
 )
@@ -97,7 +100,53 @@ def test_score_and_unclipped() -> None:
     assert not ScoreFunction.uses_ratio and Unclipped.uses_ratio
 
 
-@pytest.mark.parametrize("surrogate", [Clip(), DualClip(), Unclipped(), ClippedScore()], ids=str)
+def test_a_soft_gate() -> None:
+    # at 1: 4/τ · ½ and Â. At 1.5: 4 σ(.5) = 4 · .62246, slope 4 · .62246 · .37754 · 1.5.
+    # At .5 with τ = 1.05: 4/1.05 · σ(−.525) = 3.80952 · .37168, slope 4 · .37168 · .62832 · .5
+    value, slope = value_and_slope(SoftGate(), [1.0, 1.0, 1.5, 0.5], [1, -1, 1, -1])
+    assert value == pytest.approx([2, -1.90476, 2.48984, -1.41594], abs=2e-5)
+    assert slope == pytest.approx([1, -1, 1.41002, -0.46707], abs=2e-5)
+
+
+def test_a_soft_gate_fades_the_faster_the_larger_tau() -> None:
+    slopes = [value_and_slope(SoftGate(tau, tau), [2.0], [1])[1][0] for tau in (0.1, 1, 3, 10)]
+    assert slopes == sorted(slopes, reverse=True) and slopes[-1] > 0
+
+
+def test_binary_total_variation() -> None:
+    # old probability e⁻¹ = .368, so a ratio of 1.5 or .5 is a move of .184
+    value, slope = value_and_slope(BinaryTV(0.15), RATIO, SIGN)
+    assert value == [0, -1.5, 0.5, 0] and slope == [0, -1.5, 0.5, 0]
+    assert value_and_slope(BinaryTV(0.19), RATIO, SIGN)[1] == [1.5, -1.5, 0.5, -0.5]
+    assert value_and_slope(BinaryTV(0.15, 0.19), RATIO, SIGN)[1] == [1.5, -1.5, 0.5, 0]
+    log_ratio = torch.tensor(RATIO).log()
+    cut = BinaryTV(0.15).cut(log_ratio, log_ratio - 1, torch.tensor(SIGN))
+    assert cut.tolist() == [True, False, False, True]
+
+
+def test_a_rare_token_may_move_far_and_a_likely_one_may_not() -> None:
+    """Where PPO's clip does the opposite."""
+    now, old = torch.tensor([0.03, 0.95]), torch.tensor([0.01, 0.79])
+    up = torch.ones(2)
+    assert BinaryTV(0.15).cut((now / old).log(), now.log(), up).tolist() == [False, True]
+    assert Clip(0.28).clipped((now / old).log(), up).tolist() == [True, False]
+
+
+def test_binary_kl() -> None:
+    # .5 ln(.5/.8) + .5 ln(.5/.2); .01 ln(.01/.02) + .99 ln(.99/.98); 1 to 1; 0 to 1 is finite
+    now, old = torch.tensor([0.8, 0.02, 1.0, 1.0]), torch.tensor([0.5, 0.01, 1.0, 0.5])
+    got = BinaryKL().distance(now.log(), old.log())
+    assert got[:3].tolist() == pytest.approx([0.223144, 0.003119, 0], abs=1e-5)
+    assert 5 < float(got[3]) < 10
+    # e⁻¹ to 1.5 e⁻¹: .0703; to .5 e⁻¹: .0932
+    assert value_and_slope(BinaryKL(0.05), RATIO, SIGN)[1] == [0, -1.5, 0.5, 0]
+    assert value_and_slope(BinaryKL(0.08), RATIO, SIGN)[1] == [1.5, -1.5, 0.5, 0]
+
+
+SURROGATES = [Clip(), DualClip(), Unclipped(), ClippedScore(), SoftGate(), BinaryTV(), BinaryKL()]
+
+
+@pytest.mark.parametrize("surrogate", SURROGATES, ids=str)
 @pytest.mark.parametrize("log_ratio", [100.0, 1000.0])
 def test_a_ratio_beyond_floats_is_no_nan(surrogate: Surrogate, log_ratio: float) -> None:
     """Product ratios of long responses overflow exp; 0·inf must not reach the parameters."""
@@ -132,6 +181,24 @@ def test_sequence_ratio_gradient_reaches_every_action() -> None:
     SequenceRatio(mean=True)(logp, old, mask)[0, 0].backward()
     assert logp.grad is not None
     assert_close(logp.grad, torch.tensor([[0.5, 0.5, 0], [0, 0, 0]]))
+
+
+def test_geometric_mean_of_clipped_tokens() -> None:
+    old = torch.tensor([[-2.0, -1.0, 0.0]]).expand(2, 3)
+    logp = (old + torch.tensor([[0.6, -0.6, 0.0]])).requires_grad_()
+    mask = torch.tensor([[1, 1, 0]], dtype=torch.bool).expand(2, 3)
+    advantage = torch.tensor([[1.0, 1, 0], [-1, -1, 0]])
+    part = GeometricMeanRatio(low=0.4, high=0.5)
+    got = part.toward(logp, old, mask, advantage)
+    # up: (.5 − .6) / 2, down: (.6 − .4) / 2
+    assert_close(got, torch.tensor([[-0.05, -0.05, 0], [0.1, 0.1, 0]]))
+    assert part.cut(logp, old, advantage).tolist() == [[True, False, False], [False, True, False]]
+    got[:, 0].sum().backward()
+    assert logp.grad is not None
+    # a token that is cut off has none
+    assert_close(logp.grad, torch.tensor([[0, 0.5, 0], [0.5, 0, 0]]))
+    assert_close(part(logp, old, mask), torch.zeros(2, 3))
+    assert GeometricMeanRatio(0.3).above == 0.3
 
 
 def test_a_dead_row_has_ratio_one() -> None:
