@@ -32,8 +32,8 @@ def numbers(path):
     return [{k: v for k, v in r.items() if not is_time(k)} for r in read_metrics(path)]
 
 
-# no samples, no teacher, no other prompts in place of some, no returns below 0
-NOT_HERE = ("sft", "distill", "dapo", "dapo_forking", "maxrl")
+# no samples, no teacher, no prompts in place of others, no groups of more than one, no returns ≥ 0
+NOT_HERE = ("sft", "distill", "dapo", "dapo_forking", "reinforce_rej", "maxrl")
 
 
 @pytest.mark.parametrize("name", [n for n in NAMES if n not in NOT_HERE])

@@ -121,7 +121,7 @@ CONTINUOUS = _p(
 COMPARED = (
     *("reinforce_plus_plus_baseline", "rloo", "remax", "grpo", "grpo_r1", "grpo_sequence"),
     *("dr_grpo", "gspo", "cispo", "sapo", "gmpo", "dppo", "lite_ppo", "opo", "pkpo", "pass_at_k"),
-    *("reinforce_rej", "maxrl"),
+    "maxrl",
 )
 # algorithm -> settings where the environment has none of its own
 DEFAULTS: dict[str, Preset] = {
