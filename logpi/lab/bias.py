@@ -101,7 +101,7 @@ def sentence(alone: ReportTable, by_m: ReportTable, m: int) -> str:
 
 def _alone(world: World, m: int) -> ReportTable:
     rows = []
-    for claim in CLAIMS:
+    for claim in (c for c in CLAIMS if c.objective.min_group <= c.drawn(m).responses):
         critic = claim.critic(world) if claim.critic is not None else None
         setting = replace(claim.drawn(m), critic=critic)
         exact = moments(world, claim.objective, setting)

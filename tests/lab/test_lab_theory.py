@@ -134,8 +134,8 @@ def test_newer_rows_have_their_limits(name, last, gap):
 def test_a_batchs_spread_is_one_scale_for_all_prompts():
     """With more prompts in a batch Lite PPO's advantage turns the step less and less."""
     objective = PolicyGradient(BatchScale(), weight=SequenceSum())
-    few, more = (moments(SMALL, objective, Setting(prompts=n, responses=2)) for n in (2, 5))
-    assert few.cosine < more.cosine < 1 and 1 - more.cosine < (1 - few.cosine) / 2
+    few, more = (moments(SMALL, objective, Setting(prompts=n, responses=4)) for n in (2, 5))
+    assert few.cosine < 0.9997 and 1 - more.cosine < (1 - few.cosine) / 3
 
 
 def test_whitening_over_the_batch_is_a_scale_in_the_limit():
