@@ -2,12 +2,12 @@
 
     envs = ProcessVectorEnvironment(single_environments, 2)
 
-Each process has a block of the environments and steps it as `SyncVectorEnvironment` does; a step is
-one message each way. Seeds are drawn here, in the order of the environments, so the rows are those
-of one process, bit for bit, and a run may go on with another number. Processes are forked: any
-object can be an environment, and what it changes outside itself stays in its process. A process
-that dies ends the run with one line. Left out: shared memory (a block's observations are small
-beside a step of a millisecond), platforms without `fork`, an environment's own vectorised form.
+Each process has a block of the environments and steps it as `SyncVectorEnvironment` does. A step is
+one short message each way; actions, states and rewards are in memory that all share. Seeds are
+drawn here, in the order of the environments, so the rows are those of one process, bit for bit, and
+a run may go on with another number. Processes are forked: any object can be an environment, and
+what it changes outside itself stays in its process. A process that dies ends the run with one line.
+Left out: platforms without `fork`, an environment's own vectorised form.
 
 Two processes of four environments; b's episode ends at the second step:
 
@@ -19,15 +19,17 @@ Two processes of four environments; b's episode ends at the second step:
 
 from __future__ import annotations
 
+import mmap
 import multiprocessing
 import os
 import signal
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from gymnasium.spaces import Box
 
 from logpi.envs.control.vector import (
     DIFFERS,
@@ -73,15 +75,17 @@ class ProcessVectorEnvironment(VectorEnvironment):
         self.masks, self.obs = whole.masks, whole.obs
         self._bounds = np.linspace(0, self.n, processes + 1).astype(int).tolist()
         self.processes, self._asked = processes, 0
+        self._memory = _Memory.of(self)
         self._workers: list[tuple[Any, Connection]] = []
         for start, end in self._blocks:
-            self._start(SyncVectorEnvironment(envs[start:end]))
+            block = SyncVectorEnvironment(envs[start:end])
+            self._start(_Block(block, self._memory.part(start, end)))
 
     @property
     def _blocks(self) -> list[tuple[int, int]]:
         return list(zip(self._bounds[:-1], self._bounds[1:], strict=True))
 
-    def _start(self, block: SyncVectorEnvironment) -> None:
+    def _start(self, block: _Block) -> None:
         context = multiprocessing.get_context("fork")
         ours, theirs = context.Pipe()
         others = [ours, *(connection for _, connection in self._workers)]
@@ -95,12 +99,10 @@ class ProcessVectorEnvironment(VectorEnvironment):
         self._restart(drawn(next_seed, range(self.n)))
 
     def step(self, action: Array, active: Array | None = None) -> VectorStep:
-        parts = self._ask(
-            "advance",
-            [(action[a:b], None if active is None else active[a:b]) for a, b in self._blocks],
-        )
-        joined = (np.concatenate([getattr(p, x.name) for p in parts]) for x in fields(VectorStep))
-        step = VectorStep(*joined)
+        self._memory.action[:] = self._acted(action)
+        self._memory.active[:] = True if active is None else active
+        self._ask("advance", [(active is not None,)] * self.processes)
+        step = VectorStep(*(getattr(self._memory, x.name).copy() for x in fields(VectorStep)))
         self.obs, over = step.after, step.terminated | step.truncated
         if over.any():
             self._restart(drawn(self._next_seed, np.flatnonzero(over).tolist()))
@@ -179,7 +181,70 @@ class ProcessVectorEnvironment(VectorEnvironment):
             self.close()
 
 
-def _serve(block: SyncVectorEnvironment, connection: Connection, others: list[Connection]) -> None:
+@dataclass(frozen=True)
+class _Memory:
+    """What parent and processes share: the actions of a step, which environments are `active`, and
+    the fields of its `VectorStep`."""
+
+    action: Array
+    active: Array
+    after: Array
+    reward: Array
+    terminated: Array
+    truncated: Array
+    real: Array
+
+    @classmethod
+    def of(cls, envs: VectorEnvironment) -> _Memory:
+        box = isinstance(envs.action, Box)
+        flags = [_shared((envs.n,), bool) for _ in range(4)]
+        return cls(
+            action=_shared(
+                (envs.n, *(envs.action.shape or ())), envs.action.dtype if box else np.int64
+            ),
+            active=flags[0],
+            after=_shared(envs.obs.shape, envs.obs.dtype),
+            reward=_shared((envs.n,), np.float32),
+            terminated=flags[1],
+            truncated=flags[2],
+            real=flags[3],
+        )
+
+    def part(self, a: int, b: int) -> _Memory:
+        return _Memory(*(getattr(self, x.name)[a:b] for x in fields(self)))
+
+
+def _shared(shape: tuple[int, ...], dtype: Any) -> Array:
+    """Zeros in memory that forked processes share; it is freed with the last array on it."""
+    size = max(1, int(np.prod(shape)) * np.dtype(dtype).itemsize)
+    return np.frombuffer(mmap.mmap(-1, size), dtype, int(np.prod(shape))).reshape(shape)
+
+
+@dataclass(frozen=True)
+class _Block:
+    """The environments of one process, and their part of the memory."""
+
+    envs: SyncVectorEnvironment
+    memory: _Memory
+
+    def advance(self, some: bool) -> None:
+        """A step of all, or of `some` that are active. Actions are recorded, so they are copied."""
+        active = self.memory.active.copy() if some else None
+        step = self.envs.advance(self.memory.action.copy(), active)
+        for x in fields(VectorStep):
+            getattr(self.memory, x.name)[:] = getattr(step, x.name)
+
+    def restart(self, seeds: dict[int, int]) -> Array:
+        return self.envs.restart(seeds)
+
+    def replay(self, state: dict[str, Any]) -> Array:
+        return self.envs.replay(state)
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.envs.state_dict()
+
+
+def _serve(block: _Block, connection: Connection, others: list[Connection]) -> None:
     """Answers until the parent is gone."""
     # Ctrl-C is the parent's; the other ends would keep a dead parent's pipes open.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -193,5 +258,5 @@ def _serve(block: SyncVectorEnvironment, connection: Connection, others: list[Co
             except Exception as error:
                 answer = error if isinstance(error, UserError) else UserError(str(error))
             connection.send((number, answer))
-    block.close()
+    block.envs.close()
     os._exit(0)
