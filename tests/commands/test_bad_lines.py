@@ -141,6 +141,8 @@ BAD: dict[str, list[tuple[str, str]]] = {
         ("--teacher nosuch", "no such file"),
         ("--tools nosuch.py:f", "no such file"),
         ("--tools weather", "FILE.py:NAME"),
+        ("--task verifiers:nosuch", "install"),
+        ("--task openenv:nosuch", "install"),
         ("--beta 0 --teacher MODEL", "--algorithm distill"),
         ("--seed -1", "at least 0"),
         ("--lr -1e-6", "at least 0"),

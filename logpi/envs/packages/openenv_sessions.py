@@ -153,7 +153,7 @@ def _class(name: str) -> type:
         classes = [getattr(found, own, None)]
     else:
         classes = [v for v in vars(found).values() if _is_environment(v, Environment)]
-    classes = [c for c in classes if _is_environment(c, Environment)]
+    classes = [c for c in classes if c is not None and _is_environment(c, Environment)]
     if len(classes) != 1:
         what = f"no environment class {own!r}" if own else f"{len(classes)} environment classes"
         raise ValueError(

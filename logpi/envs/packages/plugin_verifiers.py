@@ -97,6 +97,11 @@ def opening(harness: BaseHarness, data: Any) -> list[dict[str, Any]]:
     return [*messages, *map(message_to_wire, prompt or [])]
 
 
+def written(data: Any) -> list[dict[str, Any]]:
+    """The first messages of an episode that its task writes."""
+    return opening(ChatLoop(HarnessConfig()), data)
+
+
 async def _turn(
     http: httpx.AsyncClient, ctx: ModelContext, messages: Any, tools: Any
 ) -> dict[str, Any] | None:

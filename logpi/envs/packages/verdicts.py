@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from logpi.envs.conversation import Verdicts
 from logpi.rewards import Failure
+
+if TYPE_CHECKING:
+    from logpi.envs.conversation import Verdicts
 
 
 @dataclass(frozen=True)
@@ -21,6 +23,7 @@ class Verdict:
     Attributes:
         name: as the environment calls it.
 
+    >>> from logpi.envs.conversation import Verdicts
     >>> Verdict("lcs")(verdicts=[Verdicts({"lcs": 0.5}), Verdicts()])
     [0.5, None]
     """

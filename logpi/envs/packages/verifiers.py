@@ -131,7 +131,7 @@ def load(name: str, config: Mapping[str, Any]) -> Any:
     """
     if find_spec("verifiers") is None:
         raise ValueError("verifiers is not installed: pip install 'logpi[verifiers]'")
-    from verifiers import v1  # pyright: ignore[reportMissingImports]
+    import verifiers.v1 as v1  # pyright: ignore[reportMissingImports]
 
     from logpi.envs.packages.plugin_verifiers import HARNESS
 
@@ -221,11 +221,9 @@ class VerifiersEnvironment:
 
     def written(self, task: Any) -> list[dict[str, Any]]:
         """The messages that a task begins with; none where its user opens."""
-        from logpi.envs.packages.plugin_verifiers import ChatLoop, HarnessConfig, opening
+        from logpi.envs.packages.plugin_verifiers import written
 
-        if task.data.prompt is None:
-            return []
-        return plain(opening(ChatLoop(HarnessConfig()), task.data))
+        return [] if task.data.prompt is None else plain(written(task.data))
 
     def opening(self, item: int) -> list[dict[str, Any]]:
         """The messages of an episode's first request. Where the user opens, an episode is begun to
