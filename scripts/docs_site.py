@@ -47,6 +47,7 @@ CHAPTERS: dict[str, tuple[str, ...]] = {
         "environments.md",
         "tools_demo.md",
         "evaluation.md",
+        "serving.md",
     ),
     "Scale": ("scale.md", "scale-*.md", "speed.md", "viewer.md"),
     "Results": ("results.md", "log/index.md", "log/*.md"),

@@ -6,12 +6,12 @@ Left out: the reading of calls (`calls/`).
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from logpi.calls import Call, Malformed
-from logpi.calls.reading import MARKS, read
+from logpi.calls.call import dumps
+from logpi.calls.reading import spoken
 
 Schema = Mapping[str, Any]
 THOUGHT, THOUGHT_END = "<think>", "</think>"
@@ -38,41 +38,30 @@ def thought_and_words(text: str) -> tuple[str | None, str]:
 def as_message(text: str, tools: Sequence[Schema]) -> tuple[dict[str, Any], int]:
     """A turn as an assistant's message, and the number of malformed calls in it.
 
-    Calls have the ids `call_0`, `call_1`, …; `content` is what stands before the first. A call that
-    cannot be read stays in the content, as OpenAI's servers leave it.
+    Calls have the ids `call_0`, `call_1`, …; `content` is what stands before them. A turn with a
+    call that cannot be read is text, as from OpenAI's servers.
 
     >>> tools = [{"function": {"name": "sin", "parameters": {}}}]
     >>> message, bad = as_message('So: <tool_call>{"name": "sin", "arguments": {}}</tool_call>',
     ...                           tools)
     >>> message["content"], message["tool_calls"][0]["function"], bad
-    ('So: ', {'name': 'sin', 'arguments': '{}'}, 0)
+    ('So:', {'name': 'sin', 'arguments': '{}'}, 0)
     """
     thought, words = thought_and_words(text)
-    attempts = read(words, tools) if tools else []
-    calls = [a for a in attempts if isinstance(a, Call)]
-    message: dict[str, Any] = {"role": "assistant", "content": words}
+    said, attempts = spoken(words, tools) if tools else (words, [])
+    malformed = sum(isinstance(a, Malformed) for a in attempts)
+    message: dict[str, Any] = {"role": "assistant", "content": words if malformed else said}
     if thought is not None:
         message["reasoning_content"] = thought
+    calls = [a for a in attempts if isinstance(a, Call) and not malformed]
     if calls:
-        message["content"] = words[: _first_mark(words)]
-        message["tool_calls"] = [
-            {
-                "id": f"call_{i}",
-                "type": "function",
-                "function": {
-                    "name": call.name,
-                    "arguments": json.dumps(dict(call.arguments), ensure_ascii=False),
-                },
-            }
-            for i, call in enumerate(calls)
-        ]
-    return message, sum(isinstance(a, Malformed) for a in attempts)
+        message["tool_calls"] = [_call(i, call) for i, call in enumerate(calls)]
+    return message, malformed
 
 
-def _first_mark(text: str) -> int:
-    """Where the calls begin; 0 for calls without a mark."""
-    places = [at for mark in MARKS if (at := text.find(mark)) >= 0]
-    return min(places, default=0)
+def _call(number: int, call: Call) -> dict[str, Any]:
+    function = {"name": call.name, "arguments": dumps(dict(call.arguments))}
+    return {"id": f"call_{number}", "type": "function", "function": function}
 
 
 def plain(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

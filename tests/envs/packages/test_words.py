@@ -30,7 +30,7 @@ def test_a_turn_of_words_is_content_alone():
 
 def test_calls_stand_apart_in_order_and_with_ids():
     message, malformed = as_message(f"I look. {LOOK}{LOOK}", TOOLS)
-    assert malformed == 0 and message["content"] == "I look. "
+    assert malformed == 0 and message["content"] == "I look."
     assert [c["id"] for c in message["tool_calls"]] == ["call_0", "call_1"]
     assert json.loads(message["tool_calls"][0]["function"]["arguments"]) == {"at": "łąka"}
 
