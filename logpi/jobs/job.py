@@ -71,6 +71,7 @@ class Setup:
         files: are kept in it from its beginning, by their names.
         end: called with the run after training; it may add files and print a report.
         close: called at the very end, however it came.
+        settled: the job with every option known (`options/model_size.py`); None: it was.
     """
 
     rollout: Rollout
@@ -88,6 +89,7 @@ class Setup:
     files: Mapping[str, bytes] = field(default_factory=dict)
     end: Callable[[Any, Outcome], object] = _nothing
     close: Callable[[], object] = _nothing
+    settled: Any = None
 
 
 @dataclass(frozen=True)
@@ -239,12 +241,13 @@ class Job(RunArguments):
         world.by_first(lambda: to_resume(self) or available(self))
         with quiet_ranks():
             setup = world.together(as_user_errors()(self.setup))
+        settled = setup.settled or self
         state: dict[str, Any] = {"setup": setup}
         self.__dict__["_state"] = state
         outcome: Outcome | None = None
         with ExitStack() as stack:
             stack.callback(setup.close)
-            run = stack.enter_context(opened(self, self.COMMAND))
+            run = stack.enter_context(opened(settled, self.COMMAND))
             setup.begin()
             run.keep(setup.files)
             steps = train(
@@ -269,7 +272,7 @@ class Job(RunArguments):
             except GeneratorExit:
                 steps.close()
             if outcome is not None:
-                save = partial(self._save, setup, outcome)
+                save = partial(settled._save, setup, outcome)
                 with quiet_ranks():
                     finish(run, save, setup.learner, outcome, setup.curves)
                     setup.end(run, outcome)
