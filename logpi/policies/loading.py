@@ -72,6 +72,23 @@ def load_model(
     return model
 
 
+def parameters(path: str | Path) -> int:
+    """How many parameters a causal language model has; its weights are not read.
+
+    Raises:
+        ValueError: one line, as `load_model`.
+    """
+    from transformers import AutoModelForCausalLM
+
+    source, gguf = _find(path)
+    try:
+        model = _empty(AutoModelForCausalLM, _fitting(source, gguf, AutoModelForCausalLM, {}))
+    # a library may raise anything on a stranger's files
+    except Exception as error:
+        raise ValueError(f"cannot load a model from {path}: {_line(error)}") from None
+    return sum(p.numel() for p in model.parameters())
+
+
 def read(
     path: str | Path,
     kind: Any,
