@@ -11,6 +11,7 @@ A job is a frozen dataclass of its options; training changes `job.learner`, `job
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -25,6 +26,7 @@ from logpi.jobs.common import finish, opened, to_resume
 from logpi.jobs.options.fields import option
 from logpi.jobs.options.fingerprint import shown
 from logpi.jobs.options.keywords import from_keywords
+from logpi.jobs.options.model_size import note
 from logpi.jobs.options.run import RunArguments, available
 from logpi.jobs.options.saved import to_json
 from logpi.jobs.options.shown import documentation, signature, text
@@ -241,7 +243,9 @@ class Job(RunArguments):
         world.by_first(lambda: to_resume(self) or available(self))
         with quiet_ranks():
             setup = world.together(as_user_errors()(self.setup))
-        settled = setup.settled or self
+            settled = setup.settled or self
+            if settled is not self and (words := note(self, settled, setup.policy)):
+                print(words, file=sys.stderr)
         state: dict[str, Any] = {"setup": setup}
         self.__dict__["_state"] = state
         outcome: Outcome | None = None

@@ -203,7 +203,7 @@ def test_every_stage_leaves_its_outputs_and_counts(whole, capsys):
 
 def test_general_prompts_and_the_preference_reward_join_late(whole):
     arguments = json.loads((whole / "final" / "arguments.json").read_text())["arguments"]
-    assert arguments["temperature"] == 0.7 and arguments["refresh_reference"] == 400
+    assert arguments["temperature"] == 0.7 and arguments["refresh_reference"] == 20
     assert arguments["options"] == {"low": 10, "beta": 0.001}
     steps = {r["step"]: r for r in read_metrics(whole / "final") if "loss" in r}
     prompts = {

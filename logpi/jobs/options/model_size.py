@@ -21,7 +21,6 @@ Left out: the KL coefficient, which is the algorithm's own (`logpi describe`), w
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -90,13 +89,19 @@ def by_size(command: str, parameters: float, lora: bool = False) -> dict[str, fl
 def settled(job: J, model: nn.Module) -> J:
     """The job with what its user left open filled in from the model's size. The run records these
     values, so a resumed run keeps them."""
-    parameters = sum(p.numel() for p in model.parameters())
-    settings = by_size(job.COMMAND, parameters, lora=bool(job.lora))
-    missing = {k: v for k, v in settings.items() if getattr(job, k) is None}
-    if missing:
-        words = ", ".join(f"{k} {v:g}" for k, v in missing.items())
-        print(f"{_count(parameters)} parameters, so by default: {words}", file=sys.stderr)
-    return replace(job, **missing)
+    settings = by_size(job.COMMAND, _parameters(model), lora=bool(job.lora))
+    return replace(job, **{k: v for k, v in settings.items() if getattr(job, k) is None})
+
+
+def note(job: Any, settled: Any, model: nn.Module) -> str:
+    """A line that says what was filled in; "" if nothing was."""
+    names = [n for n in SIZES[0].commands[job.COMMAND] if getattr(job, n) is None]
+    words = ", ".join(f"{n} {getattr(settled, n):g}" for n in names)
+    return f"{_count(_parameters(model))} parameters, so by default: {words}" if names else ""
+
+
+def _parameters(model: nn.Module) -> int:
+    return sum(p.numel() for p in model.parameters())
 
 
 def said(command: str, name: str) -> str:
