@@ -125,5 +125,7 @@ COMMANDS: dict[str, CommandEntry] = {
     ),
 }
 
+# Those that compute nothing, and choose no threads.
+LIGHT = {"algorithms", "compare", "completion", "describe", "inspect", "launch", "view"}
 # Those that several ranks can share the work of.
 WITH_RANKS = {"eval", "prefer", "r1", "reward-model", "rl", "sft"}

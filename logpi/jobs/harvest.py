@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from logpi.distributed.world import current
 from logpi.errors import UserError, as_user_errors
-from logpi.jobs.common import opened, prompts_and_judge
+from logpi.jobs.common import opened, prompts_and_judge, settle_threads
 from logpi.jobs.options.fields import changed, option
 from logpi.jobs.options.model import ModelArguments
 from logpi.jobs.options.run import RunArguments, available, read
@@ -73,6 +73,7 @@ class Harvest(ModelArguments, SamplingArguments, RunArguments):
 def main(argv: Sequence[str]) -> int:
     a = read(Harvest, argv, "harvest", "A teacher's responses, judged, as demonstrations.")
     available(a)
+    settle_threads(a)
     from logpi.jobs.rejection import harvest
     from logpi.runs.progress import Progress
 

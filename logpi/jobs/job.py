@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, dataclass_transform
 from logpi.distributed import quiet_ranks
 from logpi.distributed.world import current
 from logpi.errors import UserError, as_user_errors, errors_in_keywords
-from logpi.jobs.common import finish, opened, to_resume
+from logpi.jobs.common import finish, opened, settle_threads, to_resume
 from logpi.jobs.options.fields import option
 from logpi.jobs.options.fingerprint import shown
 from logpi.jobs.options.keywords import from_keywords
@@ -241,6 +241,7 @@ class Job(RunArguments):
                 " it without torchrun"
             )
         world.by_first(lambda: to_resume(self) or available(self))
+        settle_threads(self)
         with quiet_ranks():
             setup = world.together(as_user_errors()(self.setup))
             settled = setup.settled or self

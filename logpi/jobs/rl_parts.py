@@ -63,7 +63,7 @@ def rows_and_rewards(a: Any) -> RLData:
     rewards = make_rewards(a.rewards, a.device) if a.rewards else task.reward
     rewards = rewards.in_shards(Shard.parse(a.shard, offload=a.offload))
     rows = task.rows("train", a.seed)
-    rewards.check([*rows[0], *columns(task)], rows[:32], rows)
+    rewards.check([*rows[0], *columns(task, a)], rows[:32], rows)
     other = a.others()
     return RLData(task, other, rewards, list(task.rows("test")[: a.eval_items]))
 

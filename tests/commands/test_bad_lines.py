@@ -127,6 +127,8 @@ BAD: dict[str, list[tuple[str, str]]] = {
         ("--out FILE", "is a file"),
         ("--out LONG", "too long"),
         ("--trackers nosuch", "unknown tracker"),
+        ("--threads 0", "at least 1"),
+        ("--threads 9999", "at most 1024"),
         ("--prompts 3", "unknown option"),
     ],
     "r1": [
@@ -139,6 +141,8 @@ BAD: dict[str, list[tuple[str, str]]] = {
     RL: [
         ("--algorithm distill", "--teacher"),
         ("--teacher nosuch", "no such file"),
+        ("--tools nosuch.py:f", "no such file"),
+        ("--tools weather", "FILE.py:NAME"),
         ("--beta 0 --teacher MODEL", "--algorithm distill"),
         ("--seed -1", "at least 0"),
         ("--lr -1e-6", "at least 0"),
@@ -196,6 +200,8 @@ BAD: dict[str, list[tuple[str, str]]] = {
         ("--out FULL", "holds no run"),
         ("--out RUN", "already holds a run"),
         ("--trackers nosuch", "unknown tracker"),
+        ("--threads 0", "at least 1"),
+        ("--threads 9999", "at most 1024"),
         ("--dtype float8", "unknown value"),
         ("--general ROWS", "has answers"),
         ("--load-in-4bit", "--lora"),
@@ -269,6 +275,8 @@ BAD: dict[str, list[tuple[str, str]]] = {
         ("--out FILE", "is a file"),
         ("--out FULL", "holds no run"),
         ("--trackers nosuch", "unknown tracker"),
+        ("--threads 0", "at least 1"),
+        ("--threads 9999", "at most 1024"),
         ("--seeds 2 --out FULL", "holds no run"),
     ],
     "play": [
@@ -284,6 +292,7 @@ BAD: dict[str, list[tuple[str, str]]] = {
         ("FILE", "no run"),
     ],
     EVAL: [
+        ("--tools nosuch.py:f", "no such file"),
         ("--pass-at -1", "at least 1"),
         ("--pass-at 0", "at least 1"),
         ("--pass-at 99", "samples"),
