@@ -225,6 +225,14 @@ class Job(RunArguments):
         )
         write_card(directory, card, "PATH")
 
+    def _settled(self, setup: Setup) -> Job:
+        """The job with every option known; prints which ones the model's size decided."""
+        settled = setup.settled or self
+        words = "" if settled is self else note(self, settled, setup.policy)
+        if words and current().first:
+            print(words, file=sys.stderr)
+        return settled
+
     def _steps(self, alone: bool = False) -> Iterator[TrainingStep]:
         with errors_in_keywords():
             yield from self._train(alone)
@@ -244,15 +252,12 @@ class Job(RunArguments):
         settle_threads(self)
         with quiet_ranks():
             setup = world.together(as_user_errors()(self.setup))
-            settled = setup.settled or self
-            if settled is not self and (words := note(self, settled, setup.policy)):
-                print(words, file=sys.stderr)
         state: dict[str, Any] = {"setup": setup}
         self.__dict__["_state"] = state
         outcome: Outcome | None = None
         with ExitStack() as stack:
             stack.callback(setup.close)
-            run = stack.enter_context(opened(settled, self.COMMAND))
+            run = stack.enter_context(opened(known := self._settled(setup), self.COMMAND))
             setup.begin()
             run.keep(setup.files)
             steps = train(
@@ -277,7 +282,7 @@ class Job(RunArguments):
             except GeneratorExit:
                 steps.close()
             if outcome is not None:
-                save = partial(settled._save, setup, outcome)
+                save = partial(known._save, setup, outcome)
                 with quiet_ranks():
                     finish(run, save, setup.learner, outcome, setup.curves)
                     setup.end(run, outcome)
