@@ -46,6 +46,7 @@ CHAPTERS: dict[str, tuple[str, ...]] = {
         "conversations.md",
         "tools_demo.md",
         "evaluation.md",
+        "serving.md",
     ),
     "Scale": ("scale.md", "scale-*.md", "speed.md", "viewer.md"),
     "Results": ("results.md", "log/index.md", "log/*.md"),

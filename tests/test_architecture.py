@@ -39,7 +39,7 @@ MAY_IMPORT = {
     "train": {"distributed", "errors", "learner", "runs", "types"},
     "calls": {"errors"},
     "policies": {"calls", "distributed", "errors", "ops", "runs", "types"},
-    "engine": {"distributed", "errors", "policies", "types"},
+    "engine": {"calls", "distributed", "errors", "policies", "types"},
     "rewards": {"calls", "distributed", "errors", "policies", "runs", "sandbox", "types"},
     "envs": {"calls", "errors", "ops", "policies", "rewards", "runs", "sandbox", "types"},
     "rollouts": {
@@ -98,7 +98,7 @@ HEAVY = {
     "scipy": (set(), set()),
     "shtab": (set(), {"cli", "commands", "jobs"}),
     "yaml": (set(), {"jobs"}),
-    "starlette": ({"viewer"}, {"viewer"}),
+    "starlette": ({"engine", "viewer"}, {"engine", "viewer"}),
     "uvicorn": (set(), {"commands"}),
     "latex2mathml": (set(), {"viewer"}),
 }

@@ -18,6 +18,7 @@ from logpi.distributed.world import current
 from logpi.errors import UserError
 from logpi.jobs.common import whole_groups
 from logpi.jobs.memory import Role
+from logpi.jobs.options.fingerprint import described
 from logpi.jobs.options.turns import columns
 
 if TYPE_CHECKING:
@@ -301,17 +302,18 @@ def make_teacher(a: Any, policy: CausalLM) -> CausalLM:
 
     with as_user_errors():
         teacher = CausalLM.load(a.teacher, temperature=a.temperature, **a.loading())
+    name = a.teacher if isinstance(a.teacher, str) else described(a.teacher)
     ours, theirs = policy.tokenizer.get_vocab(), teacher.tokenizer.get_vocab()
-    if ours != theirs:
-        other = sum(theirs.get(token) != number for token, number in ours.items())
+    if differing := sorted({token for token, _ in ours.items() ^ theirs.items()}):
         raise UserError(
-            f"--teacher {a.teacher} has another tokenizer than the policy ({other} of {len(ours)}"
-            " tokens differ), so it cannot judge its tokens: give a model of the same family, or"
-            " learn from its texts (logpi harvest, then logpi sft)"
+            f"--teacher {name} has another tokenizer than the policy (differing tokens:"
+            f" {len(differing)}, e.g. {differing[0]!r}), so it cannot judge its"
+            " tokens: give a model of the same family, or learn from its texts (logpi harvest,"
+            " then logpi sft)"
         )
     if teacher.vocabulary < policy.vocabulary:
         raise UserError(
-            f"--teacher {a.teacher} has {teacher.vocabulary} logits and the policy"
+            f"--teacher {name} has {teacher.vocabulary} logits and the policy"
             f" {policy.vocabulary}, so some of the policy's tokens have no probability there"
         )
     return teacher.requires_grad_(False)
