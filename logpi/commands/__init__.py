@@ -54,6 +54,11 @@ COMMANDS: dict[str, CommandEntry] = {
         "PreferencesDemo",
         "two lanes side by side: SFT -> reward model -> PPO, and SFT -> DPO",
     ),
+    "distill-demo": CommandEntry(
+        "demos.distillation",
+        "DistillationDemo",
+        "a small model learns from a larger one, five ways with the same budget",
+    ),
     "tools-demo": CommandEntry(
         "demos.tools",
         "ToolsDemo",
