@@ -117,7 +117,7 @@ class Gym(Job):
         from logpi.runs.rng import seed
 
         # Networks this small only lose by more threads.
-        torch.set_num_threads(1)
+        torch.set_num_threads(self.threads or 1)
         seed(self.seed)
         p, made, rollout, learner, updates = build(self)
         env = self.env if isinstance(self.env, str) else described(self.env)
