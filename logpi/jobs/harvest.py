@@ -71,7 +71,16 @@ class Harvest(ModelArguments, SamplingArguments, RunArguments):
 
 
 def main(argv: Sequence[str]) -> int:
-    a = read(Harvest, argv, "harvest", "A teacher's responses, judged, as demonstrations.")
+    run(read(Harvest, argv, "harvest", "A teacher's responses, judged, as demonstrations."))
+    return 0
+
+
+def run(a: Harvest) -> None:
+    """Ask, judge, clean and count, and say in a line what came of it.
+
+    Raises:
+        UserError: nothing was kept, or the options do not fit each other.
+    """
     available(a)
     settle_threads(a)
     from logpi.jobs.rejection import harvest
@@ -99,7 +108,6 @@ def main(argv: Sequence[str]) -> int:
             f" --model STUDENT --task {file}",
             file=sys.stderr,
         )
-    return 0
 
 
 def rules_of(a: Harvest, names: Sequence[str]) -> Any:

@@ -1,15 +1,17 @@
 """Surrogates: what is maximised at each action, given the ratio and the advantage.
 
 Each is called with `(log_ratio, logp, advantage)`, all [B, T], and returns the objective of each
-action [B, T] in units of advantage, carrying gradient. `clipped(log_ratio, advantage)` is where the
-gradient is cut, for the logs. Left out: aggregation (`weights.py`) and penalties (`kl.py`).
+action [B, T] in units of advantage, carrying gradient. `slope` is the same with the derivative
+written out, for updates that spend more time on autograd's calls than on numbers.
+`clipped(log_ratio, advantage)` is where the gradient is cut, for the logs. Left out: aggregation
+(`weights.py`) and penalties (`kl.py`).
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -26,12 +28,20 @@ __all__ = [
 
 # In nats. e^30 is beyond every clip, and sums of it fit into float32; a product ratio may not.
 LARGEST = 30.0
+Slope = tuple[Tensor, Tensor]
+"""A function's value and its derivative, [B, T] each, without gradient."""
 
 
 def _exp(log_ratio: Tensor) -> Tensor:
     """ρ without overflow. An infinite ρ would become NaN in the gradient (0 · inf) of exactly those
     actions that a clip cuts off."""
     return log_ratio.clamp(max=LARGEST).exp()
+
+
+def _exp_slope(log_ratio: Tensor) -> Slope:
+    """`_exp` and its derivative: ρ, and 0 beyond the largest ratio."""
+    ratio = _exp(log_ratio)
+    return ratio, ratio * (log_ratio <= LARGEST)
 
 
 class Surrogate(ABC):
@@ -46,8 +56,19 @@ class Surrogate(ABC):
     equation: ClassVar[str]
     source: ClassVar[str]
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        # A part with an objective of its own has not its parent's derivative.
+        if "__call__" in vars(cls) and "slope" not in vars(cls):
+            cls.slope = Surrogate.slope
+
     @abstractmethod
     def __call__(self, log_ratio: Tensor, logp: Tensor, advantage: Tensor) -> Tensor: ...
+
+    def slope(self, log_ratio: Tensor, logp: Tensor, advantage: Tensor) -> Slope | None:
+        """The objective and its derivative by log π, without gradient; None where nobody has
+        written it out, so that autograd computes it."""
+        return None
 
     def clipped(self, log_ratio: Tensor, advantage: Tensor) -> Tensor:
         """[B, T] bool, True where this surrogate cuts the gradient."""
@@ -79,6 +100,9 @@ class ScoreFunction(Surrogate):
     def __call__(self, log_ratio: Tensor, logp: Tensor, advantage: Tensor) -> Tensor:
         return logp * advantage
 
+    def slope(self, log_ratio: Tensor, logp: Tensor, advantage: Tensor) -> Slope | None:
+        return logp * advantage, advantage
+
 
 @dataclass(frozen=True)
 class Unclipped(Surrogate):
@@ -92,6 +116,10 @@ class Unclipped(Surrogate):
 
     def __call__(self, log_ratio: Tensor, logp: Tensor, advantage: Tensor) -> Tensor:
         return _exp(log_ratio) * advantage
+
+    def slope(self, log_ratio: Tensor, logp: Tensor, advantage: Tensor) -> Slope | None:
+        ratio, by_ratio = _exp_slope(log_ratio)
+        return ratio * advantage, by_ratio * advantage
 
 
 @dataclass(frozen=True)
@@ -132,6 +160,13 @@ class Clip(Surrogate):
         # where the clipped term is the smaller one; it has no gradient
         cut = (ratio.detach() - near) * advantage > 0
         return torch.where(cut, near, ratio) * advantage
+
+    def slope(self, log_ratio: Tensor, logp: Tensor, advantage: Tensor) -> Slope | None:
+        ratio, by_ratio = _exp_slope(log_ratio)
+        free = ratio * advantage
+        near = ratio.clamp_(1 - self.low, 1 + self.above).mul_(advantage)
+        # ρ Â > clip(ρ) Â: the clipped term is the smaller one, and has no gradient
+        return torch.minimum(free, near), by_ratio.mul_(advantage).mul_(free <= near)
 
     def clipped(self, log_ratio: Tensor, advantage: Tensor) -> Tensor:
         ratio = log_ratio.exp()
@@ -183,6 +218,15 @@ class DualClip(Clip):
         inner = super().__call__(log_ratio, logp, advantage)
         return torch.where(advantage < 0, torch.maximum(inner, self.c * advantage), inner)
 
+    def slope(self, log_ratio: Tensor, logp: Tensor, advantage: Tensor) -> Slope | None:
+        inner = super().slope(log_ratio, logp, advantage)
+        if inner is None:
+            return None
+        objective, by_logp = inner
+        bound = self.c * advantage
+        bounded = (advantage < 0) & (objective < bound)
+        return torch.where(bounded, bound, objective), by_logp * ~bounded
+
     def clipped(self, log_ratio: Tensor, advantage: Tensor) -> Tensor:
         bounded = (advantage < 0) & (log_ratio.exp() > self.c)
         return super().clipped(log_ratio, advantage) | bounded
@@ -222,6 +266,10 @@ class ClippedScore(Surrogate):
 
     def __call__(self, log_ratio: Tensor, logp: Tensor, advantage: Tensor) -> Tensor:
         return _exp(log_ratio.detach()).clamp(1 - self.low, 1 + self.high) * logp * advantage
+
+    def slope(self, log_ratio: Tensor, logp: Tensor, advantage: Tensor) -> Slope | None:
+        by_logp = _exp(log_ratio).clamp(1 - self.low, 1 + self.high) * advantage
+        return by_logp * logp, by_logp
 
     def clipped(self, log_ratio: Tensor, advantage: Tensor) -> Tensor:
         ratio = log_ratio.exp()
