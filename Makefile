@@ -1,9 +1,8 @@
 # One command for each wish. Everything installs into .venv from the project's own files.
 PY := .venv/bin/python
-# Threads that sleep while they wait: safe beside busy neighbours (spinning ones made the demo's
-# first step seven times slower there), but half as quick on an idle machine, so benchmarks leave it
-# to the caller.
-demo test test-all check: export OMP_WAIT_POLICY ?= PASSIVE
+# Threads that sleep while they wait: safe beside busy neighbours, but half as quick on an idle
+# machine, so benchmarks leave it to the caller. `logpi` itself chooses by the load.
+test test-all check: export OMP_WAIT_POLICY ?= PASSIVE
 export TOKENIZERS_PARALLELISM ?= false
 
 .PHONY: help setup demo test test-all lint docs check test-lowest test-newest docs-serve notebooks dist bench bench-full gpu-check clean
@@ -19,7 +18,7 @@ help:
 	@echo "make check      all that CI runs: lint, format, types, documentation, tests"
 	@echo "make test-lowest, make test-newest"
 	@echo "                a part of the tests with the lowest or newest packages that pyproject.toml allows"
-	@echo "make gpu-check  what needs GPUs: the device cases on one, the laws of several ranks by NCCL on two"
+	@echo "make gpu-check  what needs a GPU, in eight minutes, as a JSON and a table; on two or more the laws of several ranks too"
 	@echo "make dist       the wheel and the source archive, into dist/"
 	@echo "make bench      quick benchmarks beside the peers (PEER=PYTHON with trl; DEVICE=cuda DTYPE=bfloat16)"
 	@echo "make bench-full all of them, into benchmarks/results (PEER=PYTHON MODEL=DIR VLLM=PYTHON RESUME=--resume)"

@@ -17,8 +17,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from logpi.commands import COMMANDS, WITH_RANKS
+from logpi.commands import COMMANDS, LIGHT, WITH_RANKS
 from logpi.distributed import quiet_ranks, rank, ranks
+from logpi.distributed.threads import prepare
 from logpi.errors import Stopped, UserError, one_line, shell
 
 # Package -> the extra that installs it.
@@ -87,6 +88,8 @@ def _run(command: str, argv: Sequence[str]) -> int:
             f"logpi {command} works in one process, and {ranks()} were started (WORLD_SIZE): start"
             f" it without torchrun; {', '.join(sorted(WITH_RANKS))} share their work out"
         )
+    if command not in LIGHT and not {"-h", "--help"} & set(argv):
+        prepare(argv)
     with shell(), quiet_ranks(), warnings.catch_warnings():
         warnings.showwarning = partial(_warn, warnings.showwarning)
         return COMMANDS[command].load().main(argv)

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 from logpi.distributed.sharding import mesh_of
 from logpi.errors import SamplerLost
 from logpi.runs.collapse import Collapse
+from logpi.runs.contention import Contention
 from logpi.runs.directory import Run
 from logpi.runs.progress import Progress
 from logpi.runs.ranks import JointRun, joint_run
@@ -186,7 +187,7 @@ class _Loop:
         self.rollout, self.learner, self.run, self.evaluate = rollout, learner, run, evaluate
         self.display = display
         self.saved, self.done = -1, 0
-        self.history = _SoFar()
+        self.history, self.contention = _SoFar(), Contention()
 
     def resume(self, steps: int) -> int:
         """Load the run's latest checkpoint; the number of its steps."""
@@ -204,6 +205,7 @@ class _Loop:
 
     def take(self, step: int, evaluation_due: bool, shown: Sequence[str]) -> TrainingStep:
         """One step: sample, learn, log, show, and evaluate if that is due."""
+        self.contention.start()
         metrics, samples = self._update(step)
         values = {k: metrics[k] for k in shown if k in metrics}
         self.display.step(step, values, int(metrics.get("num_tokens", 0)))
@@ -212,8 +214,9 @@ class _Loop:
                 f"step {step}: a gradient was not finite; its optimiser step was left out (a lower"
                 " learning rate helps)"
             )
-        if alarm := self.history.collapse(step, metrics):
-            self.display.note(alarm)
+        for alarm in (self.history.collapse(step, metrics), self.contention(step)):
+            if alarm:
+                self.display.note(alarm)
         numbers = None
         if evaluation_due and self.evaluate is not None:
             numbers = self._evaluate(self.evaluate, step)

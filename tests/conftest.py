@@ -8,6 +8,8 @@ import os
 os.environ.setdefault(
     "OMP_WAIT_POLICY", "PASSIVE"
 )  # spinning threads starve a busy machine; read when torch is imported
+# child processes too: what `logpi` chooses by the load would not be the same twice
+os.environ.setdefault("OMP_NUM_THREADS", "2")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 if (
     "LOGPI_DEVICE" not in os.environ
@@ -20,7 +22,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 2)))
+torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -39,7 +39,7 @@ MAY_IMPORT = {
     "train": {"distributed", "errors", "learner", "runs", "types"},
     "calls": {"errors"},
     "policies": {"calls", "distributed", "errors", "ops", "runs", "types"},
-    "engine": {"distributed", "errors", "policies", "types"},
+    "engine": {"calls", "distributed", "errors", "policies", "types"},
     "rewards": {"calls", "distributed", "errors", "policies", "runs", "sandbox", "types"},
     "envs": {"calls", "errors", "ops", "policies", "rewards", "runs", "sandbox", "types"},
     "rollouts": {
@@ -83,7 +83,10 @@ HEAVY = {
     "mlflow": (set(), {"runs"}),
     "trackio": (set(), {"runs"}),
     "bm25s": (set(), {"envs"}),
-    "httpx": (set(), {"engine", "envs", "rewards"}),
+    # a plugin of verifiers is loaded with it, and verifiers loads httpx
+    "httpx": ({"envs"}, {"engine", "envs", "rewards"}),
+    "verifiers": ({"envs"}, {"envs"}),
+    "openenv": (set(), {"envs"}),
     "vllm": (set(), {"engine"}),
     "ray": (set(), {"distributed"}),
     "mcp": (set(), {"envs"}),
@@ -98,7 +101,7 @@ HEAVY = {
     "scipy": (set(), set()),
     "shtab": (set(), {"cli", "commands", "jobs"}),
     "yaml": (set(), {"jobs"}),
-    "starlette": ({"viewer"}, {"viewer"}),
+    "starlette": ({"engine", "viewer"}, {"engine", "viewer"}),
     "uvicorn": (set(), {"commands"}),
     "latex2mathml": (set(), {"viewer"}),
 }

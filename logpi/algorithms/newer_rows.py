@@ -14,10 +14,11 @@ from logpi.algorithms.composition import Algorithm, kl_in_loss
 from logpi.algorithms.group_rows import dapo
 from logpi.objectives.policy_gradient import PolicyGradient
 from logpi.ops.advantages import GroupCenter, GroupNorm, TotalReward
+from logpi.ops.gates import BinaryTV, SoftGate
 from logpi.ops.group_advantages import BatchScale, LengthBaseline, MaxAtK, MeanScale, PassAtK
 from logpi.ops.ratios import GeometricMeanRatio
 from logpi.ops.selection import DropUniform
-from logpi.ops.surrogates import BinaryTV, Clip, ScoreFunction, SoftGate, Unclipped
+from logpi.ops.surrogates import Clip, ScoreFunction, Unclipped
 from logpi.ops.weights import FixedLength, SequenceMean, SequenceSum, TokenMean
 
 __all__ = [

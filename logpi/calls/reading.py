@@ -24,6 +24,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
+from typing import Any
 
 from logpi.calls.call import MOST, Attempt, Call, Malformed, Schema, functions
 from logpi.calls.objects import (
@@ -127,6 +128,7 @@ _MEANT = re.compile(rf'\{{\s*"(?:name|function|type)"|{PAIRED.pattern}')
 _BETWEEN = re.compile(r"\s*[;,]?\s*")
 _AROUND = re.compile(r"(?:\s|[;,]|```\w*|<\|[\w/]+\|>)*")
 _BEGINS = re.compile(r"(?m:^)[ \t]*+(?=[\[{])|```\w*+\s*+(?=[\[{])")
+_LINE = re.compile(r"(?m:^)[ \t]*+(?=[\[{`])")
 _TOKENS = re.compile(r"(?:<\|[\w/]+\|>\s*)+\Z")
 _PYTHONIC = re.compile(r"\[\s*[A-Za-z_][\w.]*\(.*\)\s*\]", re.DOTALL)
 
@@ -190,6 +192,32 @@ def read(text: str, tools: Sequence[Schema] = ()) -> list[Attempt]:
     if calls:
         return list(islice(chain.from_iterable(calls), MOST))
     return _unmarked(Text(text[since:].strip()), known)[:MOST]
+
+
+def spoken(text: str, tools: Sequence[Schema] = ()) -> tuple[str, list[Attempt]]:
+    """What a turn says before its attempts, and the attempts; all of it if there are none.
+
+    >>> spoken('Let me see. <tool_call>{"name": "sin", "arguments": {"x": 0}}</tool_call>')
+    ('Let me see.', [Call(name='sin', arguments={'x': 0})])
+    """
+    attempts, known, begins = read(text, tools), functions(tools), list[int]()
+    if not attempts:
+        return text, []
+
+    def noted(*where: Any) -> tuple[list[Attempt], int]:
+        inner, at = _body(known, *where)
+        begins.extend([where[1].start()] if inner else [])
+        return inner, at
+
+    since = scan(Text(text), _OPENS, noted)[1]
+    begin = next((b for b in begins if b >= since), None)
+    if begin is None:
+        lines = (m.start() for m in islice(_LINE.finditer(text, since), MOST))
+        begin = next((b for b in lines if read(text[b:], tools) == attempts), since)
+    said = text[:begin].rstrip()
+    # of a section of calls
+    section = next((m for m in MARKS if said.endswith(m)), "")
+    return said.removesuffix(section).rstrip(), attempts
 
 
 def answering(text: str) -> str:

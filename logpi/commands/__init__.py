@@ -54,6 +54,11 @@ COMMANDS: dict[str, CommandEntry] = {
         "PreferencesDemo",
         "two lanes side by side: SFT -> reward model -> PPO, and SFT -> DPO",
     ),
+    "distill-demo": CommandEntry(
+        "demos.distillation",
+        "DistillationDemo",
+        "a small model learns from a larger one, five ways with the same budget",
+    ),
     "tools-demo": CommandEntry(
         "demos.tools",
         "ToolsDemo",
@@ -93,6 +98,11 @@ COMMANDS: dict[str, CommandEntry] = {
         "runs side by side: the arguments that differ, means over seeds, one picture",
     ),
     "chat": CommandEntry("commands.chat", "ChatWith", "talk to a model"),
+    "serve": CommandEntry(
+        "commands.serve",
+        "Serve",
+        "a model behind OpenAI's protocol, for lm-eval, inspect-ai and other harnesses",
+    ),
     "check-model": CommandEntry(
         "commands.check_model",
         "CheckModel",
@@ -125,5 +135,7 @@ COMMANDS: dict[str, CommandEntry] = {
     ),
 }
 
+# Those that compute nothing, and choose no threads.
+LIGHT = {"algorithms", "compare", "completion", "describe", "inspect", "launch", "view"}
 # Those that several ranks can share the work of.
 WITH_RANKS = {"eval", "prefer", "r1", "reward-model", "rl", "sft"}

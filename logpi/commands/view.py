@@ -6,9 +6,7 @@ same page becomes files that open without a server. Left out: what is served (`v
 
 from __future__ import annotations
 
-import errno
 import secrets
-import socket
 import sys
 import webbrowser
 from collections.abc import Sequence
@@ -17,7 +15,7 @@ from pathlib import Path
 from threading import Timer
 from typing import TYPE_CHECKING
 
-from logpi.errors import UserError
+from logpi.commands.listening import LOOPBACK, address_of, answering, listening
 from logpi.jobs.options.command_line import parse
 from logpi.jobs.options.fields import option
 
@@ -61,44 +59,16 @@ def main(argv: Sequence[str]) -> int:
 def serve(folders: Folders, host: str, port: int, opened: bool) -> None:
     """Serve until Ctrl-C. Raises UserError: the port is taken, or the address is not this
     machine's."""
-    import uvicorn
-
     from logpi.viewer.server import viewer_app
 
     token = secrets.token_urlsafe(16)
-    with _listening(host, port) as listener:
-        name = f"[{host}]" if ":" in host else host
-        address = f"http://{name}:{listener.getsockname()[1]}/?token={token}"
+    with listening(host, port) as listener:
+        address = f"{address_of(host, listener)}/?token={token}"
         print(address, flush=True)
-        if host not in ("127.0.0.1", "localhost", "::1"):
+        if host not in LOOPBACK:
             print("logpi: who knows the address and its token can read the runs", file=sys.stderr)
         if opened:
             timer = Timer(0.5, webbrowser.open, [address])
             timer.daemon = True
             timer.start()
-        app = viewer_app(folders, token, host)
-        config = uvicorn.Config(app, log_level="error", server_header=False, lifespan="off")
-        config.timeout_graceful_shutdown = 1
-        try:
-            uvicorn.Server(config).run(sockets=[listener])
-        except KeyboardInterrupt:
-            return
-
-
-def _listening(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((host, port))
-        listener.listen(128)
-    except OSError as error:
-        listener.close()
-        if error.errno == errno.EADDRINUSE:
-            raise UserError(f"port {port} is in use: give another --port, or 0") from None
-        reason = error.strerror or error
-        raise UserError(f"cannot listen on {host}:{port}: {reason}; leave --host out") from None
-    except UnicodeError:
-        listener.close()
-        raise UserError(f"{host[:60]!r} is no address: leave --host out") from None
-    return listener
+        answering(viewer_app(folders, token, host), listener)

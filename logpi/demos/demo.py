@@ -15,7 +15,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from logpi.demos.chain import ChainArguments, base_model, home, stage
 from logpi.errors import as_user_errors
@@ -26,7 +26,12 @@ from logpi.jobs.options.model import placed
 from logpi.jobs.rl import RL, algorithm_of
 from logpi.jobs.sft import SFT
 
+if TYPE_CHECKING:
+    from logpi.evaluation.evaluator import Evaluator
+    from logpi.policies.causal_lm import CausalLM
+
 TASK = "addition(worked=0.25)"
+PROMPTS = 32  # for each update of reinforcement learning
 LENGTH = 32  # tokens of a completion; a worked answer has about 18
 ITEMS = 400  # held-out sums, drawn from about as many
 
@@ -54,9 +59,9 @@ def main(argv: Sequence[str]) -> int:
     start = time.perf_counter()
     with home(a, "demo") as chain:
         out = chain.path
-        rows = [_measure(a, "untrained", base(a, out), 0.0)]
-        rows.append(_measure(a, "SFT", *stage(sft(a, out))))
-        rows.append(_measure(a, a.algorithm, *stage(rl(a, out))))
+        rows = [_measured(a, "untrained", base(a, out), 0.0)]
+        rows.append(_measured(a, "SFT", *stage(sft(a, out))))
+        rows.append(_measured(a, a.algorithm, *stage(rl(a, out))))
         _report(rows, out, time.perf_counter() - start)
     return 0
 
@@ -99,7 +104,7 @@ def rl(a: ReasoningDemo, out: Path) -> RL:
         algorithm=a.algorithm,
         options={**free, **a.options},
         steps=a.steps,
-        prompts=32,
+        prompts=PROMPTS,
         num_generations=8,
         max_completion_length=LENGTH,
         lr=a.lr,
@@ -113,25 +118,30 @@ def rl(a: ReasoningDemo, out: Path) -> RL:
     )
 
 
-def _measure(a: ReasoningDemo, stage: str, model: Path, seconds: float) -> dict[str, Any]:
+def _measured(a: ReasoningDemo, stage: str, model: Path, seconds: float) -> dict[str, Any]:
     """Held-out accuracy of a stage's model, and what it answers."""
+    from logpi.policies.causal_lm import CausalLM
+
+    numbers, samples = evaluator(CausalLM.load(model, device=a.device), samples=4)()
+    return {"stage": stage, "seconds": seconds, "samples": samples, **numbers}
+
+
+def evaluator(policy: CausalLM, samples: int = 1) -> Evaluator:
+    """Measures a policy on the held-out sums, by answers drawn and by the likeliest one."""
     from logpi.engine.engine import Engine
     from logpi.engine.sampling import Sampling
     from logpi.envs.tasks import task
     from logpi.evaluation.evaluator import Evaluator
-    from logpi.policies.causal_lm import CausalLM
 
     t = task(TASK)
-    policy = CausalLM.load(model, device=a.device)
-    numbers, samples = Evaluator(
+    return Evaluator(
         policy,
         Engine(policy, slots=256),
         t.rows("test")[:ITEMS],
         t.reward,
         Sampling(max_tokens=LENGTH),
-        samples=4,
-    )()
-    return {"stage": stage, "seconds": seconds, "samples": samples, **numbers}
+        samples=samples,
+    )
 
 
 def _report(rows: Sequence[dict[str, Any]], out: Path, seconds: float) -> None:

@@ -30,7 +30,7 @@ from logpi.demos.r1_recipe import STAGES, Stage
 from logpi.demos.r1_stages import base, done, job
 from logpi.distributed.world import current
 from logpi.errors import Stopped, UserError, as_user_errors
-from logpi.jobs.common import opened
+from logpi.jobs.common import opened, settle_threads
 from logpi.jobs.harvest import in_one_line
 from logpi.jobs.job import Job
 from logpi.jobs.options.model import placed
@@ -79,6 +79,7 @@ def run(a: R1, anew: str = "", pairs: Sequence[str] = ()) -> None:
     """All stages, in order; `anew`: from this one on again, with further settings in `pairs`."""
     world = current()
     world.by_first(lambda: available(a))
+    settle_threads(a)
     with as_user_errors():
         now = replace(a, set=(*a.set, *pairs))
         whole = settled(now)

@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 import os
-import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 
-__all__ = ["cores", "quiet_ranks", "rank", "ranks"]
+from logpi.distributed.processors import Processors, allowed, quota
+
+__all__ = ["cores", "number_of", "quiet_ranks", "rank", "ranks"]
 
 
 def ranks() -> int:
     """The number of processes that a launcher (torchrun, `logpi launch`) has started."""
-    return _number("WORLD_SIZE", 1)
+    return number_of("WORLD_SIZE", 1)
 
 
 def rank() -> int:
     """The number of this process among them, from 0."""
-    return _number("RANK", 0) if ranks() > 1 else 0
+    return number_of("RANK", 0) if ranks() > 1 else 0
 
 
 def cores() -> int:
-    """The cores that this process may use: its share where several ranks are on one machine."""
-    here = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-    return max(1, here // max(1, _number("LOCAL_WORLD_SIZE", 1)))
+    """The cores that this process may use, by its affinity and its container's quota: its share
+    where several ranks are on one machine."""
+    here = Processors(len(allowed()), quota())
+    return max(1, here.limit // max(1, number_of("LOCAL_WORLD_SIZE", 1)))
 
 
 @contextmanager
@@ -36,6 +38,7 @@ def quiet_ranks() -> Iterator[None]:
         yield
 
 
-def _number(variable: str, otherwise: int) -> int:
-    text = os.environ.get(variable, "")
+def number_of(variable: str, otherwise: int, environ: Mapping[str, str] | None = None) -> int:
+    """The whole number that an environment variable holds."""
+    text = (os.environ if environ is None else environ).get(variable, "")
     return int(text) if text.isdecimal() else otherwise

@@ -20,6 +20,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
+from logpi.distributed import threads
 from logpi.distributed.processes import LOOK, LocalProcess, finished, passed_on
 from logpi.errors import UserError
 
@@ -114,7 +115,7 @@ def run_here(plan: Placement) -> int:
     with _servers(plan, rest) as urls:
         try:
             meeting = ("127.0.0.1", free_port())
-            shared = _gpus(own) | _threads(plan.ranks)
+            shared = _gpus(own) | threads.shared(plan.ranks)
             with passed_on(ranks):
                 for rank in range(plan.ranks):
                     env = environment(rank, plan.ranks, (rank, plan.ranks), meeting)
@@ -146,13 +147,6 @@ def _servers(plan: Placement, devices: Sequence[str]) -> Iterator[list[str]]:
 
 def _gpus(devices: Sequence[str]) -> dict[str, str]:
     return {"CUDA_VISIBLE_DEVICES": ",".join(devices)} if devices else {}
-
-
-def _threads(ranks: int) -> dict[str, str]:
-    """Ranks that compute on the CPU share its cores, as torchrun has it."""
-    if "OMP_NUM_THREADS" in os.environ or ranks == 1:
-        return {}
-    return {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // ranks))}
 
 
 def visible_devices() -> list[str]:

@@ -132,7 +132,8 @@ class Generation:
         can_share = self.work.on_turn_end is None and self.device.type == "cpu"
         live = self.slots if can_share else 0
         together = [min(live, rows) for _, rows in sorted(Counter(prompt).items())]
-        reach = torch.tensor([self.policy.reach(len(text)) for text in number])
+        lengths = [self.policy.reach(len(text)) for text in number]
+        reach = torch.tensor(lengths, dtype=torch.long)
         extents = self.policy.extents(reach)
         return prompt, PromptCache(self.decoder, self.device, list(number), together, extents)
 
@@ -163,8 +164,7 @@ class Generation:
         """Sample one token for every live row. Returns {reason: [n] bool, the rows that end for
         this reason}, the strongest reason last."""
         live = self.live
-        logits = self.head.logits(self._hidden(live))
-        token, logp = draw(logits, self._chance(), self.greedy, self.work.sampling)
+        token, logp = self._draw(self._hidden(live))
         self.sampled.append((live.row, token, logp))
         self.live = replace(live, token=token, position=live.position + 1, left=live.left - 1)
         self.longest += 1
@@ -175,6 +175,11 @@ class Generation:
         if self.work.finder is not None:
             ends["stop"] = self.work.finder.matches(token, self.number, self.history)
         return {**ends, "eos": self.is_eos[token]}
+
+    def _draw(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """The next tokens [n] and their log-probabilities [n], of states hidden [n, d]."""
+        logits = self.head.logits(hidden)
+        return draw(logits, self._chance(), self.greedy, self.work.sampling)
 
     def _hidden(self, live: RowStates) -> Tensor:
         """[n, d] of the live rows' next tokens."""

@@ -59,12 +59,21 @@ class PromptCache:
         rows: Sequence[int],
         extent: Tensor | None = None,
     ) -> None:
-        self.forward, self.device, self.texts, self.extent = forward, device, texts, extent
+        self.forward, self.device, self.extent = forward, device, extent
+        self.texts = list(texts)
         # of each prompt the tokens that no slot holds
         self.offset = [held_once(len(t) - 1, n) for t, n in zip(texts, rows, strict=True)]
         # short prompts: where they were read, and their packed indices there
         self.read: dict[int, tuple[Prefill, Tensor]] = {}
         self.held: dict[int, Held] = {}
+
+    def put(self, prompt: int, text: tuple[int, ...], rows: int, extent: Tensor | None) -> None:
+        """Another text under the number of a prompt that no row needs any more."""
+        self.read.pop(prompt, None)
+        self.held.pop(prompt, None)
+        self.texts[prompt], self.offset[prompt] = text, held_once(len(text) - 1, rows)
+        if self.extent is not None and extent is not None:
+            self.extent[prompt] = extent
 
     def give(self, cache: Cache, slot: int, prompts: Sequence[int]) -> None:
         """Copy short prompts to the rows in empty slots `slot`, `slot` + 1, …; read unread ones

@@ -9,15 +9,18 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from logpi.distributed import cores, threads
 from logpi.distributed.world import current
 from logpi.errors import Stopped, UserError
 from logpi.jobs.options.fields import changeable
 from logpi.jobs.options.fingerprint import shown
 from logpi.jobs.options.run import RunArguments
 from logpi.jobs.options.saved import to_json
+from logpi.runs.versions import began_with
 
 if TYPE_CHECKING:
     from logpi.algorithms import Algorithm
@@ -37,6 +40,28 @@ def to_resume(arguments: RunArguments) -> Path | None:
     the run in its --out."""
     started = arguments.out is not None and (arguments.out / "arguments.json").exists()
     return arguments.resume or (arguments.out if started and LAUNCHED & set(os.environ) else None)
+
+
+def settle_threads(arguments: RunArguments) -> None:
+    """Compute with as many threads as were asked for, or else as the run to resume began with: with
+    others its numbers would not be the same bits. Says what was chosen. Every rank calls it."""
+    resumed = to_resume(arguments)
+    began = 0 if resumed is None or threads.own_number() else began_with(resumed)
+    threads.settle(arguments.threads or began)
+    if line := threads.chosen():
+        _say(line)
+    fit = threads.fitting() or cores()
+    if began > fit and not arguments.threads:
+        _say(
+            f"this run began with {began} threads and goes on with them, for the same bits; {fit}"
+            f" would suit this machine now: --threads {fit} (the same up to rounding)"
+        )
+
+
+@cache
+def _say(line: str) -> None:
+    """Print a line, once in a process."""
+    print(line, file=sys.stderr)
 
 
 def opened(arguments: RunArguments, command: str) -> Run | JointRun:

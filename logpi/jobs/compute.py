@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from logpi.errors import as_user_errors
-from logpi.jobs.common import opened
+from logpi.jobs.common import opened, settle_threads
 from logpi.jobs.compute_report import Point, curve, picture, point, table
 from logpi.jobs.options.fields import option
 from logpi.jobs.options.items import ItemArguments, evaluator_of, gathered, items_of, judge_of
@@ -81,6 +81,7 @@ class Compute(ModelArguments, ItemArguments, SamplingArguments, RunArguments):
 def main(argv: Sequence[str]) -> int:
     a = read(Compute, argv, "compute", "Accuracy against tokens spent at test time.")
     available(a)
+    settle_threads(a)
     from logpi.runs.progress import Progress
 
     with as_user_errors():

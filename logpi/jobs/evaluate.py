@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from logpi.distributed.world import current
 from logpi.errors import as_user_errors, errors_in_keywords, shell
-from logpi.jobs.common import opened
+from logpi.jobs.common import opened, settle_threads
 from logpi.jobs.job import job
 from logpi.jobs.options.fields import option
 from logpi.jobs.options.items import (
@@ -100,6 +100,7 @@ class Evaluate(ModelArguments, ItemArguments, SamplingArguments, TurnArguments, 
 
         world = current()
         world.by_first(lambda: available(self))
+        settle_threads(self)
         with as_user_errors():
             judge = judge_of(self.judge, self.device)
             items = items_of(self, judge if isinstance(judge, Rewards) else None, self.device)

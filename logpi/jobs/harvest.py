@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from logpi.distributed.world import current
 from logpi.errors import UserError, as_user_errors
-from logpi.jobs.common import opened, prompts_and_judge
+from logpi.jobs.common import opened, prompts_and_judge, settle_threads
 from logpi.jobs.options.fields import changed, option
 from logpi.jobs.options.model import ModelArguments
 from logpi.jobs.options.run import RunArguments, available, read
@@ -71,8 +71,18 @@ class Harvest(ModelArguments, SamplingArguments, RunArguments):
 
 
 def main(argv: Sequence[str]) -> int:
-    a = read(Harvest, argv, "harvest", "A teacher's responses, judged, as demonstrations.")
+    run(read(Harvest, argv, "harvest", "A teacher's responses, judged, as demonstrations."))
+    return 0
+
+
+def run(a: Harvest) -> None:
+    """Ask, judge, clean and count, and say in a line what came of it.
+
+    Raises:
+        UserError: nothing was kept, or the options do not fit each other.
+    """
     available(a)
+    settle_threads(a)
     from logpi.jobs.rejection import harvest
     from logpi.runs.progress import Progress
 
@@ -98,7 +108,6 @@ def main(argv: Sequence[str]) -> int:
             f" --model STUDENT --task {file}",
             file=sys.stderr,
         )
-    return 0
 
 
 def rules_of(a: Harvest, names: Sequence[str]) -> Any:

@@ -14,11 +14,12 @@ import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from logpi.distributed.threads import shared
 from logpi.errors import Stopped, UserError, one_line, shell
 
 
@@ -35,9 +36,11 @@ def side_by_side(jobs: Sequence[Any], at_once: int) -> Iterator[tuple[Any, str]]
     ]
     alone = getattr(os, "setpgrp", None)
     context = multiprocessing.get_context("spawn")
+    together = min(at_once, len(jobs)) or 1
     with (
         _interrupted_by_termination(),
-        context.Pool(min(at_once, len(jobs)) or 1, alone, maxtasksperchild=1) as pool,
+        _environment(shared(together)),
+        context.Pool(together, alone, maxtasksperchild=1) as pool,
     ):
         done = pool.imap(_logged, resumable, chunksize=1)
         yield from zip(jobs, done, strict=True)
@@ -57,6 +60,19 @@ def _logged(job: Any) -> str:
             print(f"logpi: {one_line(error)}", file=sys.stderr)
             return one_line(error)
     return ""
+
+
+@contextlib.contextmanager
+def _environment(values: Mapping[str, str]) -> Iterator[None]:
+    """Processes that are started meanwhile have these variables."""
+    before = dict(os.environ)
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name in values:
+            os.environ.pop(name)
+        os.environ.update({k: v for k, v in before.items() if k in values})
 
 
 @contextlib.contextmanager

@@ -18,6 +18,7 @@ from logpi.distributed.world import current
 from logpi.errors import UserError
 from logpi.jobs.common import whole_groups
 from logpi.jobs.memory import Role
+from logpi.jobs.options.fingerprint import described
 from logpi.jobs.options.turns import columns
 
 if TYPE_CHECKING:
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from logpi.learner import Learner
     from logpi.policies.causal_lm import CausalLM
     from logpi.rewards import Rewards
-    from logpi.rollouts.prompt_sources import PromptSource
     from logpi.rollouts.text_rollout import TextRollout
     from logpi.train import Evaluate
     from logpi.types import Policy, Rollout
@@ -51,7 +51,6 @@ class RLData:
     task: Task
     other: Task | None
     rewards: Rewards
-    source: PromptSource
     held_out: list[Row]
 
 
@@ -65,10 +64,9 @@ def rows_and_rewards(a: Any) -> RLData:
     rewards = make_rewards(a.rewards, a.device) if a.rewards else task.reward
     rewards = rewards.in_shards(Shard.parse(a.shard, offload=a.offload))
     rows = task.rows("train", a.seed)
-    rewards.check([*rows[0], *columns(task)], rows[:32], rows)
+    rewards.check([*rows[0], *columns(task, a)], rows[:32], rows)
     other = a.others()
-    source = a.source(task, other, a.prompts, a.seed)
-    return RLData(task, other, rewards, source, list(task.rows("test")[: a.eval_items]))
+    return RLData(task, other, rewards, list(task.rows("test")[: a.eval_items]))
 
 
 def rollout_and_evaluator(
@@ -98,7 +96,7 @@ def rollout_and_evaluator(
         sampling=sampling,
         chat=template,
         seed=a.seed,
-        source=data.source,
+        source=a.source(data.task, data.other, a.prompts, a.seed),
         conversations=conversations,
         mask_observations=a.mask_observations,
         overlong=a.overlong_prompts,
@@ -189,12 +187,7 @@ def _checked(a: Any, method: Algorithm) -> Algorithm:
         raise UserError(
             f"{method.name} learns from given data: use `logpi sft`, `prefer` or `reward-model`"
         )
-    if a.num_generations < method.objective.min_group:
-        raise UserError(
-            f"{method.name} compares completions of one prompt: --num-generations must be at least "
-            f"{method.objective.min_group}, not {a.num_generations}"
-        )
-    whole_groups(method, a.prompts, "--prompts")
+    check_groups(a, method)
     if a.ahead:
         _check_ahead(a)
     method = _taught(a, method)
@@ -203,6 +196,18 @@ def _checked(a: Any, method: Algorithm) -> Algorithm:
     if a.dtype == "float32" and a.samples_itself:
         return method
     return replace(method, objective=method.objective.corrected())
+
+
+def check_groups(a: Any, method: Algorithm) -> None:
+    """Raises UserError if the algorithm cannot compare so few responses, or so few prompts (None:
+    the model's size will say how many)."""
+    if a.num_generations < method.objective.min_group:
+        raise UserError(
+            f"{method.name} compares completions of one prompt: --num-generations must be at least "
+            f"{method.objective.min_group}, not {a.num_generations}"
+        )
+    if a.prompts is not None:
+        whole_groups(method, a.prompts, "--prompts")
 
 
 def _taught(a: Any, method: Algorithm) -> Algorithm:
@@ -297,17 +302,18 @@ def make_teacher(a: Any, policy: CausalLM) -> CausalLM:
 
     with as_user_errors():
         teacher = CausalLM.load(a.teacher, temperature=a.temperature, **a.loading())
+    name = a.teacher if isinstance(a.teacher, str) else described(a.teacher)
     ours, theirs = policy.tokenizer.get_vocab(), teacher.tokenizer.get_vocab()
-    if ours != theirs:
-        other = sum(theirs.get(token) != number for token, number in ours.items())
+    if differing := sorted({token for token, _ in ours.items() ^ theirs.items()}):
         raise UserError(
-            f"--teacher {a.teacher} has another tokenizer than the policy ({other} of {len(ours)}"
-            " tokens differ), so it cannot judge its tokens: give a model of the same family, or"
-            " learn from its texts (logpi harvest, then logpi sft)"
+            f"--teacher {name} has another tokenizer than the policy (differing tokens:"
+            f" {len(differing)}, e.g. {differing[0]!r}), so it cannot judge its"
+            " tokens: give a model of the same family, or learn from its texts (logpi harvest,"
+            " then logpi sft)"
         )
     if teacher.vocabulary < policy.vocabulary:
         raise UserError(
-            f"--teacher {a.teacher} has {teacher.vocabulary} logits and the policy"
+            f"--teacher {name} has {teacher.vocabulary} logits and the policy"
             f" {policy.vocabulary}, so some of the policy's tokens have no probability there"
         )
     return teacher.requires_grad_(False)

@@ -26,7 +26,7 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 
 from logpi.errors import UserError, as_user_errors
-from logpi.jobs.common import opened, prompts_and_judge
+from logpi.jobs.common import opened, prompts_and_judge, settle_threads
 from logpi.jobs.options.fields import changed, option
 from logpi.jobs.options.model import ModelArguments
 from logpi.jobs.options.run import RunArguments, available, read
@@ -63,6 +63,7 @@ class StepLabels(ModelArguments, DecodingArguments, RunArguments):
 def main(argv: Sequence[str]) -> int:
     a = read(StepLabels, argv, "step-labels", "Pairs of beginnings, for a process reward model.")
     available(a)
+    settle_threads(a)
     from logpi.jobs.rejection import chunked, write_rows
     from logpi.runs.progress import Progress
 

@@ -93,9 +93,9 @@ def sentence(alone: ReportTable, by_m: ReportTable, m: int) -> str:
         f"baselines {'do not change' if exact == {'the policy gradient'} else 'change'} the policy"
         f" gradient, Dr. GRPO scales it by (M−1)/M ({scale:.4g} at M = {m}), and at M = {m} these"
         f" turn it: {', '.join(turned)}. The reasons: a discount, lengths in the weight or in the"
-        " baseline, another goal (log p, the best of two), groups left out whose rewards are no"
-        " baseline's, statistics of several prompts that contain the row, and the group's standard"
-        f" deviation (with binary rewards from M = {binary} on, with real ones from M = {real})."
+        " baseline, another goal (log p, the best of two), groups left out without a baseline,"
+        " statistics of several prompts that contain the row, and the group's standard deviation"
+        f" (with binary rewards from M = {binary} on, with real ones from M = {real})."
     )
 
 

@@ -161,21 +161,21 @@ class PolicyGradient(Objective):
             advantage = whiten(advantage, mask)
         if self.top_entropy < 1:
             advantage = own(advantage, highest_entropy(now.entropy, mask, self.top_entropy))
-        if (kl := self._penalty("action")) and logp_ref is not None:
+        if (kl := self.penalty("action")) and logp_ref is not None:
             advantage = advantage - kl.coef * own(kl.estimator(logp_old, logp_ref), mask)
         others = (
             None if ref is None or ref.others is None else own(ref.others.detach(), mask[..., None])
         )
         return Targets(logp_old, logp_ref, advantage, target, value_old, others)
 
-    def _penalty(self, place: str) -> KL | None:
+    def penalty(self, place: str) -> KL | None:
         """The KL penalty, if this is its place."""
         here = self.kl is not None and self.needs_reference and self.kl.place == place
         return self.kl if here else None
 
     def _reward(self, batch: Batch, logp_old: Tensor, logp_ref: Tensor | None) -> Tensor:
         """Rewards with the KL penalty in them, if that is its place; [B, T]."""
-        reward, kl = own(batch.reward, batch.mask), self._penalty("reward")
+        reward, kl = own(batch.reward, batch.mask), self.penalty("reward")
         if logp_ref is not None:
             return reward if kl is None else reward - kl.coef * kl.estimator(logp_old, logp_ref)
         if self.needs_reference:
@@ -187,7 +187,7 @@ class PolicyGradient(Objective):
     def idle(self, batch: Batch, targets: Targets) -> Tensor:
         """[B] bool, rows whose loss and gradient are exactly 0, so they need not be evaluated."""
         empty = ~batch.mask.any(1)
-        if self._penalty("loss") or self.entropy_coef or (self.value_coef and self.needs_critic):
+        if self.penalty("loss") or self.entropy_coef or (self.value_coef and self.needs_critic):
             return empty
         return empty | (targets.advantage == 0).all(1)
 
@@ -241,7 +241,7 @@ class PolicyGradient(Objective):
         if self.correction is not None:
             factor = self.correction(targets.logp_old, batch.logp, mask)
             objective = objective * factor
-        if kl := self._penalty("loss"):
+        if kl := self.penalty("loss"):
             objective = objective - kl.coef * self._distance(kl, logp, targets, now, mask)
         if self.entropy_coef:
             objective = objective + self.entropy_coef * own(now.entropy, mask)

@@ -39,6 +39,7 @@ class Estimator:
 
     Attributes:
         name: by which it is known. equation: of it. function: computes it.
+        derivative: of it by log π, written out; None: autograd computes it.
         reward, loss: what its gradient is in that place, if not that of the KL which it estimates.
         idle: the place in which its expected gradient is 0, or "".
     """
@@ -49,6 +50,7 @@ class Estimator:
     reward: str = ""
     loss: str = ""
     idle: str = ""
+    derivative: Callable[[Tensor, Tensor], Tensor] | None = None
 
     def __call__(self, logp: Tensor, logp_ref: Tensor) -> Tensor:
         return self.function(logp, logp_ref)
@@ -69,15 +71,25 @@ def _k3(logp: Tensor, logp_ref: Tensor) -> Tensor:
     return (logp_ref - logp).expm1() - (logp_ref - logp)
 
 
+# k1′ = 1, k2′ = Δ, k3′ = 1 − e^{−Δ}
+def _one(logp: Tensor, logp_ref: Tensor) -> Tensor:
+    return logp.new_ones(()).expand_as(logp)
+
+
+def _by_k3(logp: Tensor, logp_ref: Tensor) -> Tensor:
+    return -(logp_ref - logp).expm1()
+
+
 _NO_KLS = "has the gradient of no KL (`logpi lab kl`): k1 has that of KL(π‖π_ref) there"
-k1 = Estimator("k1", "log(π/π_ref)", _k1, idle="loss")
-k2 = Estimator("k2", "½ log²(π/π_ref)", _k2, reward=_NO_KLS)
+k1 = Estimator("k1", "log(π/π_ref)", _k1, idle="loss", derivative=_one)
+k2 = Estimator("k2", "½ log²(π/π_ref)", _k2, reward=_NO_KLS, derivative=_k1)
 k3 = Estimator(
     "k3",
     "π_ref/π − log(π_ref/π) − 1",
     _k3,
     reward=_NO_KLS,
     loss="has the gradient of the forward KL(π_ref‖π), though its value is KL(π‖π_ref)",
+    derivative=_by_k3,
 )
 
 

@@ -1,41 +1,49 @@
 """Surrogates: what is maximised at each action, given the ratio and the advantage.
 
 Each is called with `(log_ratio, logp, advantage)`, all [B, T], and returns the objective of each
-action [B, T] in units of advantage, carrying gradient. `clipped(log_ratio, advantage)` is where the
-gradient is cut, for the logs; `cut(log_ratio, logp, advantage)` also where that depends on π. Left
-out: aggregation (`weights.py`) and penalties (`kl.py`).
+action [B, T] in units of advantage, carrying gradient. `slope` is the same with the derivative
+written out, for updates that spend more time on autograd's calls than on numbers.
+`clipped(log_ratio, advantage)` is where the gradient is cut, for the logs;
+`cut(log_ratio, logp, advantage)` also where that depends on π. Left out: aggregation (`weights.py`)
+and penalties (`kl.py`), and surrogates without a clip (`gates.py`).
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 __all__ = [
-    "BinaryKL",
-    "BinaryTV",
     "Clip",
     "ClippedScore",
     "DecayingClip",
     "DualClip",
     "ScoreFunction",
-    "SoftGate",
     "Surrogate",
     "Unclipped",
+    "bounded_exp",
 ]
 
 # In nats. e^30 is beyond every clip, and sums of it fit into float32; a product ratio may not.
 LARGEST = 30.0
+Slope = tuple[Tensor, Tensor]
+"""A function's value and its derivative, [B, T] each, without gradient."""
 
 
-def _exp(log_ratio: Tensor) -> Tensor:
+def bounded_exp(log_ratio: Tensor) -> Tensor:
     """ρ without overflow. An infinite ρ would become NaN in the gradient (0 · inf) of exactly those
     actions that a clip cuts off."""
     return log_ratio.clamp(max=LARGEST).exp()
+
+
+def _exp_slope(log_ratio: Tensor) -> Slope:
+    """`_exp` and its derivative: ρ, and 0 beyond the largest ratio."""
+    ratio = bounded_exp(log_ratio)
+    return ratio, ratio * (log_ratio <= LARGEST)
 
 
 class Surrogate(ABC):
@@ -53,8 +61,19 @@ class Surrogate(ABC):
     equation: ClassVar[str]
     source: ClassVar[str]
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        # A part with an objective of its own has not its parent's derivative.
+        if "__call__" in vars(cls) and "slope" not in vars(cls):
+            cls.slope = Surrogate.slope
+
     @abstractmethod
     def __call__(self, log_ratio: Tensor, logp: Tensor, advantage: Tensor) -> Tensor: ...
+
+    def slope(self, log_ratio: Tensor, logp: Tensor, advantage: Tensor) -> Slope | None:
+        """The objective and its derivative by log π, without gradient; None where nobody has
+        written it out, so that autograd computes it."""
+        return None
 
     def clipped(self, log_ratio: Tensor, advantage: Tensor) -> Tensor:
         """[B, T] bool, True where this surrogate cuts the gradient."""
@@ -90,6 +109,9 @@ class ScoreFunction(Surrogate):
     def __call__(self, log_ratio: Tensor, logp: Tensor, advantage: Tensor) -> Tensor:
         return logp * advantage
 
+    def slope(self, log_ratio: Tensor, logp: Tensor, advantage: Tensor) -> Slope | None:
+        return logp * advantage, advantage
+
 
 @dataclass(frozen=True)
 class Unclipped(Surrogate):
@@ -102,7 +124,11 @@ class Unclipped(Surrogate):
     source: ClassVar[str] = "TRPO: Schulman et al. 2015, arXiv:1502.05477"
 
     def __call__(self, log_ratio: Tensor, logp: Tensor, advantage: Tensor) -> Tensor:
-        return _exp(log_ratio) * advantage
+        return bounded_exp(log_ratio) * advantage
+
+    def slope(self, log_ratio: Tensor, logp: Tensor, advantage: Tensor) -> Slope | None:
+        ratio, by_ratio = _exp_slope(log_ratio)
+        return ratio * advantage, by_ratio * advantage
 
 
 @dataclass(frozen=True)
@@ -138,11 +164,18 @@ class Clip(Surrogate):
         return f"min(ρₜ Âₜ, clip(ρₜ, 1−{self.low:g}, 1+{self.above:g}) Âₜ)"
 
     def __call__(self, log_ratio: Tensor, logp: Tensor, advantage: Tensor) -> Tensor:
-        ratio = _exp(log_ratio)
+        ratio = bounded_exp(log_ratio)
         near = ratio.detach().clamp(1 - self.low, 1 + self.above)
         # where the clipped term is the smaller one; it has no gradient
         cut = (ratio.detach() - near) * advantage > 0
         return torch.where(cut, near, ratio) * advantage
+
+    def slope(self, log_ratio: Tensor, logp: Tensor, advantage: Tensor) -> Slope | None:
+        ratio, by_ratio = _exp_slope(log_ratio)
+        free = ratio * advantage
+        near = ratio.clamp_(1 - self.low, 1 + self.above).mul_(advantage)
+        # ρ Â > clip(ρ) Â: the clipped term is the smaller one, and has no gradient
+        return torch.minimum(free, near), by_ratio.mul_(advantage).mul_(free <= near)
 
     def clipped(self, log_ratio: Tensor, advantage: Tensor) -> Tensor:
         ratio = log_ratio.exp()
@@ -194,6 +227,15 @@ class DualClip(Clip):
         inner = super().__call__(log_ratio, logp, advantage)
         return torch.where(advantage < 0, torch.maximum(inner, self.c * advantage), inner)
 
+    def slope(self, log_ratio: Tensor, logp: Tensor, advantage: Tensor) -> Slope | None:
+        inner = super().slope(log_ratio, logp, advantage)
+        if inner is None:
+            return None
+        objective, by_logp = inner
+        bound = self.c * advantage
+        bounded = (advantage < 0) & (objective < bound)
+        return torch.where(bounded, bound, objective), by_logp * ~bounded
+
     def clipped(self, log_ratio: Tensor, advantage: Tensor) -> Tensor:
         bounded = (advantage < 0) & (log_ratio.exp() > self.c)
         return super().clipped(log_ratio, advantage) | bounded
@@ -232,120 +274,12 @@ class ClippedScore(Surrogate):
         return f"stopgrad({low}ρₜ ≤ 1+{self.high:g}) log π(aₜ|sₜ) Âₜ"
 
     def __call__(self, log_ratio: Tensor, logp: Tensor, advantage: Tensor) -> Tensor:
-        return _exp(log_ratio.detach()).clamp(1 - self.low, 1 + self.high) * logp * advantage
+        return bounded_exp(log_ratio.detach()).clamp(1 - self.low, 1 + self.high) * logp * advantage
+
+    def slope(self, log_ratio: Tensor, logp: Tensor, advantage: Tensor) -> Slope | None:
+        by_logp = bounded_exp(log_ratio).clamp(1 - self.low, 1 + self.high) * advantage
+        return by_logp * logp, by_logp
 
     def clipped(self, log_ratio: Tensor, advantage: Tensor) -> Tensor:
         ratio = log_ratio.exp()
         return ((ratio > 1 + self.high) | (ratio < 1 - self.low)) & (advantage != 0)
-
-
-@dataclass(frozen=True)
-class SoftGate(Surrogate):
-    """A sigmoid of the ratio in place of a clip (SAPO, arXiv:2511.20347).
-
-        4/τ · sigmoid(τ (ρₜ − 1)) · Âₜ          τ = tau_pos where Âₜ > 0, tau_neg elsewhere
-
-    At ρ = 1 the slope is Âₜ, as without a gate; away from 1 it fades, on both sides, and is nowhere
-    cut to 0. The larger τ, the faster.
-
-    Attributes:
-        tau_pos, tau_neg: > 0, the temperatures τ. The paper's tau_neg is the larger one, because
-            pushing a token down spreads its probability over many others.
-    Raises:
-        ValueError: a temperature that is not above 0.
-
-    >>> SoftGate(1.0, 2.0)(torch.zeros(2), torch.zeros(2), torch.tensor([1., -1.]))
-    tensor([ 2., -1.])
-    """
-
-    tau_pos: float = 1.0
-    tau_neg: float = 1.05
-    source: ClassVar[str] = "SAPO: Gao et al. 2025, arXiv:2511.20347"
-
-    def __post_init__(self) -> None:
-        if not min(self.tau_pos, self.tau_neg) > 0:
-            raise ValueError(f"SoftGate needs temperatures above 0, got {self}")
-
-    @property
-    def equation(self) -> str:  # type: ignore[override]
-        return f"4/τ sigmoid(τ (ρₜ − 1)) Âₜ, τ = {self.tau_pos:g} or, Âₜ < 0, {self.tau_neg:g}"
-
-    def __call__(self, log_ratio: Tensor, logp: Tensor, advantage: Tensor) -> Tensor:
-        tau = torch.where(advantage > 0, self.tau_pos, self.tau_neg)
-        return 4 / tau * torch.sigmoid(tau * (_exp(log_ratio) - 1)) * advantage
-
-
-@dataclass(frozen=True)
-class BinaryTV(Surrogate):
-    """The importance-weighted advantage, masked where the probability of the token has moved too
-    far (DPPO, arXiv:2602.04879, binary total variation).
-
-        Mₜ ρₜ Âₜ     Mₜ = 0 where Âₜ > 0 and π − π_old > high, or Âₜ < 0 and π_old − π > low
-
-    A ratio's clip is tight on rare tokens and loose on likely ones; |π − π_old| is, of "this token
-    or another", the total variation itself. Needs the ratio of tokens.
-
-    Attributes:
-        low, high: ≥ 0, largest move of a token's probability, down and up. high=None means high =
-            low. The paper's code has 0.15.
-
-    >>> now, old = torch.tensor([0.02, 0.9, 0.2]), torch.tensor([0.01, 0.7, 0.4])
-    >>> BinaryTV(0.15)((now / old).log(), now.log(), torch.tensor([1., 1., -1.]))
-    tensor([2., 0., -0.])
-    """
-
-    low: float = 0.15
-    high: float | None = None
-    of_actions: ClassVar[bool] = True
-    name: ClassVar[str] = "|π − π_old|"
-    source: ClassVar[str] = "DPPO: Qi et al. 2026, arXiv:2602.04879"
-    differs: ClassVar[tuple[str, ...]] = (
-        "verl also truncates the ratio of DPPO, at 20 by default; here it is as it is.",
-    )
-
-    def __post_init__(self) -> None:
-        if not min(self.low, self.above) >= 0:
-            raise ValueError(f"low and high are divergences of a token, at least 0, not {self}")
-
-    @property
-    def above(self) -> float:
-        return self.low if self.high is None else self.high
-
-    @property
-    def equation(self) -> str:  # type: ignore[override]
-        both = f"{self.above:g}" if self.low == self.above else f"{self.above:g} up, {self.low:g}"
-        return f"ρₜ Âₜ, 0 where Âₜ pushes π away from π_old and {self.name} > {both}"
-
-    def distance(self, logp: Tensor, logp_old: Tensor) -> Tensor:
-        """[B, T] between "this token or another" now and before."""
-        return (logp.exp() - logp_old.exp()).abs()
-
-    def __call__(self, log_ratio: Tensor, logp: Tensor, advantage: Tensor) -> Tensor:
-        far = self.cut(log_ratio, logp, advantage)
-        return torch.where(far, 0.0, _exp(log_ratio)) * advantage
-
-    def cut(self, log_ratio: Tensor, logp: Tensor, advantage: Tensor) -> Tensor:
-        change, now = log_ratio.detach(), logp.detach()
-        far = self.distance(now, now - change) > torch.where(change > 0, self.above, self.low)
-        return far & (change * advantage > 0)
-
-
-@dataclass(frozen=True)
-class BinaryKL(BinaryTV):
-    """`BinaryTV` with the divergence KL(π_old‖π) of "this token or another" (DPPO,
-    arXiv:2602.04879).
-
-        π_old log(π_old/π) + (1 − π_old) log((1 − π_old)/(1 − π))
-
-    Attributes:
-        low, high: ≥ 0, in nats. high=None means high = low. The paper's code has 0.05.
-    """
-
-    low: float = 0.05
-    name: ClassVar[str] = "binary KL(π_old‖π)"
-
-    def distance(self, logp: Tensor, logp_old: Tensor) -> Tensor:
-        old, rest_old, rest = logp_old.exp(), -logp_old.expm1(), -logp.expm1()
-        # 0 log 0 is 0; a token of probability 1 now leaves nothing to the others
-        other = torch.xlogy(rest_old, rest_old) - torch.xlogy(rest_old, rest.clamp(min=1e-8))
-        return old * (logp_old - logp) + other

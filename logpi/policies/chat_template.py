@@ -88,7 +88,7 @@ class ChatTemplate(TextTokens):
     def __post_init__(self) -> None:
         if self.end and not isinstance(self._id(self.end), int):
             raise ValueError(f"--end-token {self.end!r} is not one token of this tokenizer")
-        if unknown := self._unknown(self.options):
+        if unknown := self.unknown(self.options):
             raise ValueError(
                 f"the model's chat template has no variable {unknown!r} to set (--template-options)"
             )
@@ -264,7 +264,7 @@ class ChatTemplate(TextTokens):
 
     # Inside
 
-    def _unknown(self, options: Mapping[str, Any]) -> str:
+    def unknown(self, options: Mapping[str, Any]) -> str:
         """The first option that is no variable of the template, or that users may not set; "" if
         there is none."""
         source = str(self.tokenizer.chat_template or "")
@@ -346,7 +346,7 @@ class ChatTemplate(TextTokens):
         options: Mapping[str, Any] | None,
         source: str | None = None,
     ) -> str:
-        if unknown := self._unknown(options or {}):
+        if unknown := self.unknown(options or {}):
             warnings.warn(
                 f"the chat template has no variable {unknown!r}, which rows set"
                 " (chat_template_kwargs)",

@@ -25,7 +25,8 @@ from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from logpi.ops.moments import merge
 from logpi.policies.distributions import Distribution, Distributions
-from logpi.policies.fast.dense import Stack, dense, orthogonal, outputs
+from logpi.policies.fast.dense import Stack, dense, orthogonal, outputs, plain_stacks
+from logpi.policies.fast.dense_step import ForwardPass, ScoredActions, Scratch, scored
 from logpi.types import Batch, PolicyOutput
 
 # logit of an action that the mask forbids: its probability is exactly 0, and 0 · log 0 stays finite
@@ -102,7 +103,7 @@ class ActorCritic(nn.Module):
     ) -> None:
         super().__init__()
         self.kind, self.masks, self.axes = kind, masks, axes
-        self.normalizer, self.trunk = normalizer, trunk
+        self.normalizer, self.trunk, self._scratch = normalizer, trunk, Scratch()
         self.actor_net, self.critic_net = actor, critic
         self.free = nn.Parameter(torch.full((kind.free,), log_std)) if kind.free else None
         # the parameters become views of one piece of memory, in their order
@@ -126,6 +127,31 @@ class ActorCritic(nn.Module):
         if single:
             return PolicyOutput(logp[:, None], entropy[:, None], value)
         return PolicyOutput(_place(logp, mask), _place(entropy, mask), value)
+
+    @torch.no_grad()
+    def recorded(self, batch: Batch) -> ScoredActions | None:
+        """`evaluate` with its derivatives written out, which spares a small network autograd's
+        calls. What it says is valid until the next call.
+
+        None where `evaluate` and autograd have to do it: rows of several actions, rows that go on,
+        networks other than plain stacks on a CPU, a subclass that evaluates in its own way.
+        """
+        own_way = type(self).evaluate is not ActorCritic.evaluate
+        if own_way or self.trunk is not None or batch.mask.shape[1] != 1:
+            return None
+        features, allowed = self._features(batch.obs[:, 0])
+        networks = [n for n in (self.actor_net, self.critic_net) if n is not None]
+        stacks = plain_stacks(networks, features)
+        if stacks is None or not bool((batch.mask[:, 0] & batch.terminated).all()):
+            return None
+        forward = ForwardPass.of(stacks, features, self._scratch)
+        params, *value = forward.outputs
+        logp, entropy, pull = scored(self.kind, self._complete(params, allowed), batch.action[:, 0])
+        # nobody reads what follows a terminated row
+        output = PolicyOutput(
+            logp[:, None], entropy[:, None], value[0].expand(-1, 2) if value else None
+        )
+        return ScoredActions(output, forward, pull, self.free, allowed)
 
     def distributions(self, batch: Batch) -> Distributions:
         """The whole distribution in each state where the policy acted. Carries gradients."""

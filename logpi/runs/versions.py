@@ -5,12 +5,16 @@ Left out: what may differ between runs (their arguments).
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import subprocess
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
+
+from logpi.distributed.threads import MOST
 
 _PACKAGES = ("logpi", "torch", "transformers", "numpy", "gymnasium", "vllm")
 # A change in one of these can change the last bit of a sum.
@@ -39,6 +43,16 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """What changed of what may change results, as 'torch 2.12.0 -> 2.13.0'."""
     both = [name for name in _NUMERIC if name in before and name in now]
     return [f"{name} {before[name]} -> {now[name]}" for name in both if before[name] != now[name]]
+
+
+def began_with(run: Path) -> int:
+    """The number of threads that a run began with; 0 if it does not say."""
+    try:
+        record = json.loads((run / "versions.json").read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return 0
+    threads = record.get("threads") if isinstance(record, dict) else None
+    return threads if type(threads) is int and 0 < threads <= MOST else 0
 
 
 def _commit() -> str | None:

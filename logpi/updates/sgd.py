@@ -11,19 +11,21 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
-from typing import TypeVar
+from functools import cache
+from typing import Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from logpi.distributed.parts import local, norm
 from logpi.distributed.world import current, is_sharded
+from logpi.objectives.slopes import slopes
 from logpi.ops.time import own
 from logpi.types import Batch, Objective, Policy, PolicyOutput, UpdateConstants
 from logpi.updates.diagnostics import diagnostic_means
 from logpi.updates.micro_batches import micro_batches, own_share
 
-__all__ = ["SGD", "Actions", "Groups", "Shuffle", "UpdateInputs", "gaps"]
+__all__ = ["SGD", "Actions", "Groups", "Recorded", "Shuffle", "UpdateInputs", "WrittenOut", "gaps"]
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,30 @@ class UpdateInputs:
     targets: UpdateConstants
     generator: torch.Generator
     check: Callable[[Mapping[str, float]], None] | None = None
+
+
+class Recorded(Protocol):
+    """What a policy says of a batch, with a way back of its own instead of autograd's.
+
+    Attributes:
+        output: constant.
+    """
+
+    @property
+    def output(self) -> PolicyOutput: ...
+
+    def backward(self, logp: Tensor | None, entropy: Tensor | None, value: Tensor | None) -> None:
+        """Adds to the parameters' gradients, from slopes [B, T] by the output (None: 0)."""
+        ...
+
+
+@runtime_checkable
+class WrittenOut(Policy, Protocol):
+    """A policy that differentiates its networks itself, where it can."""
+
+    def recorded(self, batch: Batch) -> Recorded | None:
+        """None: `evaluate` and autograd do it for this batch."""
+        ...
 
 
 class Shuffle(ABC):
@@ -267,21 +293,17 @@ class SGD:
         diagnostics = []
         inputs.optimizer.zero_grad(set_to_none=True)
         # Pieces are on the CPU, so that nothing before the loss waits for a GPU.
-        for rows, constants, weights, counts in part.pieces:
-            now = inputs.policy.evaluate(rows)
-            here = now.logp.device
-            batch, targets, weight = rows.to(here), constants.to(here), weights.to(here)
-            loss, metrics = inputs.objective.loss(batch, targets, weight, now)
+        for piece in part.pieces:
+            loss, metrics, now = _differentiated(inputs, *piece)
+            rows, constants, _, counts = piece
             if not counts:
-                (0.0 * loss).backward()
                 continue
-            loss.backward()
             known = {
-                "+loss": loss.detach(),
+                "+loss": loss,
                 **(metrics if diagnose else {}),
-                **(gaps(now, batch, targets) if first else {}),
+                **(gaps(now, rows, constants) if first else {}),
             }
-            diagnostics.append((known, batch.mask.sum()))
+            diagnostics.append((known, rows.mask.sum()))
         _add_up_gradients(inputs.optimizer)
         size, means = self._clip(inputs.optimizer), diagnostic_means(diagnostics)
         if first and inputs.check is not None:
@@ -311,6 +333,31 @@ class SGD:
         if self.max_grad_norm is not None and size > self.max_grad_norm:
             torch._foreach_mul_([local(g) for g in grads], self.max_grad_norm / (size + 1e-6))
         return size
+
+
+@cache
+def _writes_out(kind: type) -> bool:
+    """Whether policies of this class are `WrittenOut`; the question takes as long as a layer."""
+    return issubclass(kind, WrittenOut)
+
+
+def _differentiated(
+    inputs: UpdateInputs, rows: Batch, constants: UpdateConstants, weights: Tensor, counts: bool
+) -> tuple[Tensor, Mapping[str, Tensor], PolicyOutput]:
+    """Adds a micro-batch's gradient to the parameters'; its loss, diagnostics and output. One that
+    does not count (`own_share`) adds 0."""
+    policy = inputs.policy
+    recorded = policy.recorded(rows) if counts and _writes_out(type(policy)) else None  # type: ignore[attr-defined]
+    if recorded is not None:
+        loss, metrics, by = slopes(inputs.objective, rows, constants, weights, recorded.output)
+        recorded.backward(by.logp, by.entropy, by.value)
+        return loss, metrics, recorded.output
+    now = policy.evaluate(rows)
+    here = now.logp.device
+    batch, targets, weight = rows.to(here), constants.to(here), weights.to(here)
+    loss, metrics = inputs.objective.loss(batch, targets, weight, now)
+    (loss if counts else 0.0 * loss).backward()
+    return loss.detach(), metrics, now
 
 
 def _add_up_gradients(optimizer: torch.optim.Optimizer) -> None:

@@ -23,18 +23,17 @@ from logpi.ops.advantages import (
     TotalReward,
 )
 from logpi.ops.constant_advantages import NoReward, Uniform
+from logpi.ops.gates import BinaryTV, SoftGate
 from logpi.ops.group_advantages import BatchScale, LengthBaseline, MaxAtK, MeanScale, PassAtK
 from logpi.ops.kl import AdaptiveKL, k1, k2, k3
 from logpi.ops.ratios import GeometricMeanRatio, SequenceRatio, TokenRatio
 from logpi.ops.selection import DropUniform, KeepAll, MaskOut, MixedOutcomes
 from logpi.ops.surrogates import (
-    BinaryTV,
     Clip,
     ClippedScore,
     DecayingClip,
     DualClip,
     ScoreFunction,
-    SoftGate,
     Unclipped,
 )
 from logpi.ops.weights import FixedLength, GroupTokenMean, SequenceMean, SequenceSum, TokenMean
@@ -462,11 +461,12 @@ def test_a_description_of_parts_rebuilds_them(name: str) -> None:
     """The printed form of a part is Python that makes it."""
     import logpi.ops.advantages as advantages
     import logpi.ops.constant_advantages as constant_advantages
+    import logpi.ops.gates as gates
     import logpi.ops.group_advantages as group_advantages
     import logpi.ops.surrogates as surrogates
     import logpi.ops.weights as weights
 
-    modules = (advantages, group_advantages, constant_advantages, surrogates, weights)
+    modules = (advantages, group_advantages, constant_advantages, surrogates, gates, weights)
     names = {"inf": float("inf"), **{k: v for m in modules for k, v in vars(m).items()}}
     o = objective(name)
     for part in (o.advantage, o.surrogate, o.weight):

@@ -86,6 +86,19 @@ BAD: dict[str, list[tuple[str, str]]] = {
         ("--out FULL", "holds no run"),
         ("--out DEMO", "logpi demo"),
     ],
+    "distill-demo": [
+        ("--seed -1", "at least 0"),
+        ("--seeds 0", "at least 1"),
+        ("--steps 0", "at least 1"),
+        ("--teacher-steps 1e9", "at most"),
+        ("--base-steps -1", "at least 1"),
+        ("--sft-steps x", "whole number"),
+        ("--teacher nosuch", "no such file"),
+        ("--teacher STRANGER", "another tokenizer"),
+        ("--out FILE", "is a file"),
+        ("--out FULL", "holds no run"),
+        ("--out DEMO", "logpi demo"),
+    ],
     "tools-demo": [
         ("nosuch", "unknown value"),
         ("--seed -1", "at least 0"),
@@ -127,6 +140,8 @@ BAD: dict[str, list[tuple[str, str]]] = {
         ("--out FILE", "is a file"),
         ("--out LONG", "too long"),
         ("--trackers nosuch", "unknown tracker"),
+        ("--threads 0", "at least 1"),
+        ("--threads 9999", "at most 1024"),
         ("--prompts 3", "unknown option"),
     ],
     "r1": [
@@ -139,6 +154,11 @@ BAD: dict[str, list[tuple[str, str]]] = {
     RL: [
         ("--algorithm distill", "--teacher"),
         ("--teacher nosuch", "no such file"),
+        ("--teacher STRANGER", "another tokenizer"),
+        ("--tools nosuch.py:f", "no such file"),
+        ("--tools weather", "FILE.py:NAME"),
+        ("--task verifiers:nosuch", "install"),
+        ("--task openenv:nosuch", "install"),
         ("--beta 0 --teacher MODEL", "--algorithm distill"),
         ("--seed -1", "at least 0"),
         ("--lr -1e-6", "at least 0"),
@@ -196,6 +216,8 @@ BAD: dict[str, list[tuple[str, str]]] = {
         ("--out FULL", "holds no run"),
         ("--out RUN", "already holds a run"),
         ("--trackers nosuch", "unknown tracker"),
+        ("--threads 0", "at least 1"),
+        ("--threads 9999", "at most 1024"),
         ("--dtype float8", "unknown value"),
         ("--general ROWS", "has answers"),
         ("--load-in-4bit", "--lora"),
@@ -269,6 +291,8 @@ BAD: dict[str, list[tuple[str, str]]] = {
         ("--out FILE", "is a file"),
         ("--out FULL", "holds no run"),
         ("--trackers nosuch", "unknown tracker"),
+        ("--threads 0", "at least 1"),
+        ("--threads 9999", "at most 1024"),
         ("--seeds 2 --out FULL", "holds no run"),
     ],
     "play": [
@@ -284,6 +308,7 @@ BAD: dict[str, list[tuple[str, str]]] = {
         ("FILE", "no run"),
     ],
     EVAL: [
+        ("--tools nosuch.py:f", "no such file"),
         ("--pass-at -1", "at least 1"),
         ("--pass-at 0", "at least 1"),
         ("--pass-at 99", "samples"),
@@ -366,6 +391,22 @@ BAD: dict[str, list[tuple[str, str]]] = {
         ("FULL", "no run with metrics"),
         ("RUN --picture x.txt", ".png"),
         ("RUN --picture nosuch/x.png", "there is no folder nosuch"),
+    ],
+    "serve": [
+        ("", "--follow a run"),
+        ("--model nosuch", "nosuch"),
+        ("--model MODEL --host 0.0.0.0", "--api-key"),
+        ("--model MODEL --port 99999", "at most 65535"),
+        ("--model MODEL --slots 0", "at least 1"),
+        ("--model MODEL --max-length 1", "at least 2"),
+        ("--model MODEL --max-requests 0", "at least 1"),
+        ("--model MODEL --timeout 0", "above 0"),
+        ("--model MODEL --timeout nan", "number"),
+        ("--model MODEL --template-options x", "NAME=VALUE"),
+        ("--model MODEL --end-token ab", "not one token"),
+        ("--model MODEL --dtype int4", "unknown value"),
+        ("--follow nosuch", "no run"),
+        ("--modell MODEL", "did you mean --model"),
     ],
     CHAT: [
         ("--seed -1", "at least 0"),
@@ -459,6 +500,7 @@ def words(tmp_path_factory) -> dict[str, str]:
         return str(home / name)
 
     small_policy(Addition().alphabet, width=32, layers=2, heads=2, seed=1).save(home / "model")
+    small_policy("0123456789", width=16, layers=1).save(home / "stranger")
     (home / "file").write_text("x")
     (home / "full").mkdir()
     (home / "full" / "x.txt").write_text("x")
@@ -471,6 +513,7 @@ def words(tmp_path_factory) -> dict[str, str]:
     (home / "twice.csv").write_text("prompt,prompt,completion\na,b,c\n")
     files = {
         "MODEL": "model",
+        "STRANGER": "stranger",
         "FILE": "file",
         "FULL": "full",
         "RUN": "run",

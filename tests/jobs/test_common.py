@@ -8,10 +8,15 @@ import pytest
 import torch
 
 from logpi.demos.chain import base_model
+from logpi.distributed.threads import NUMBER, OURS
 from logpi.errors import UserError
-from logpi.jobs.common import opened
-from logpi.jobs.options.run import read
+from logpi.jobs import common
+from logpi.jobs.common import opened, settle_threads
+from logpi.jobs.options.run import RunArguments, read
+from logpi.jobs.options.saved import to_json
+from logpi.jobs.rl import RL
 from logpi.policies.loading import place
+from logpi.runs.directory import Run
 
 
 def test_a_base_model_is_there_whole_or_not_at_all_and_is_made_once(tmp_path):
@@ -136,3 +141,57 @@ def test_the_demo_knows_its_algorithm_before_it_begins(algorithm, cause, tmp_pat
     with pytest.raises(UserError, match=cause):
         main(["--algorithm", algorithm, "--out", str(tmp_path / "x")])
     assert not (tmp_path / "x").exists()
+
+
+@pytest.fixture
+def begun(tmp_path, monkeypatch):
+    """A run that began with three threads, on a machine where nobody chose and two would do."""
+    arguments = to_json(RL(model="m", task="addition", out=tmp_path / "run"))
+    with Run.create(tmp_path / "run", "rl", arguments) as run:
+        (run.path / "versions.json").write_text('{"threads": 3}')
+    for name in (*NUMBER, OURS):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(common, "cores", lambda: 2)
+    common._say.cache_clear()
+    before = torch.get_num_threads()
+    yield run.path
+    torch.set_num_threads(before)
+
+
+def test_a_resumed_run_computes_with_as_many_threads_as_it_began_with(begun, capsys, monkeypatch):
+    settle_threads(RunArguments(resume=begun))
+    assert torch.get_num_threads() == 3
+    said = capsys.readouterr().err
+    assert said.startswith(
+        "this run began with 3 threads and goes on with them, for the same bits;"
+    )
+    assert "--threads 2 (the same up to rounding)" in said
+    # once in a process
+    settle_threads(RunArguments(resume=begun))
+    assert not capsys.readouterr().err
+    settle_threads(RunArguments(resume=begun, threads=1))
+    assert torch.get_num_threads() == 1
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    settle_threads(RunArguments(resume=begun))
+    assert torch.get_num_threads() == 1
+    # what logpi chose itself is no wish
+    monkeypatch.setenv(OURS, "OMP_NUM_THREADS|2 cores, others keep 1.0 busy")
+    settle_threads(RunArguments(resume=begun))
+    assert torch.get_num_threads() == 3
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", '{"threads": "3"}', '{"threads": 0}', '{"threads": 1e9}']
+)
+def test_a_run_that_says_no_number_of_threads_changes_none(begun, text):
+    before = torch.get_num_threads()
+    (begun / "versions.json").write_text(text)
+    settle_threads(RunArguments(resume=begun))
+    assert torch.get_num_threads() == before
+
+
+def test_a_repeated_run_has_its_number_of_threads_too(begun, monkeypatch):
+    words = ["--repeat", str(begun), "--trust"]
+    assert read(RL, words, "rl", "").threads == 3
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    assert read(RL, words, "rl", "").threads is None

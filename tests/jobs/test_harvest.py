@@ -18,6 +18,7 @@ from logpi.errors import UserError
 from logpi.jobs import harvest
 from logpi.jobs.harvest import Harvest, served
 from logpi.jobs.rejection import read_rows
+from logpi.jobs.rl_parts import make_teacher
 from logpi.policies.small import small_policy
 from logpi.rewards import rewards
 
@@ -166,6 +167,24 @@ def test_what_cannot_be_taught(home: Path, tmp_path: Path, options, line: str):
     )
     with pytest.raises(UserError, match=line):
         job.run()
+
+
+@pytest.mark.parametrize(
+    ("characters", "differing"),
+    [("ab", "differing tokens: 1, e.g. 'b'"), ("b", "differing tokens: 2, e.g. 'a'")],
+)
+def test_a_teacher_that_is_an_object_is_named_in_one_line(characters: str, differing: str):
+    """One has a token more, or another; a model's own text would be twenty lines."""
+    job = logpi.RL(
+        model="student",
+        teacher=small_policy(characters, width=16, layers=1),
+        task=ROWS,
+        algorithm="distill",
+    )
+    with pytest.raises(UserError, match=differing) as error:
+        make_teacher(job, small_policy("a", width=16, layers=1))
+    said = str(error.value)
+    assert "teacher CausalLM has another tokenizer" in said and "\n" not in said
 
 
 def test_a_teacher_with_more_logits_than_tokens(home: Path):

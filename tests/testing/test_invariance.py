@@ -33,19 +33,17 @@ from logpi.ops.advantages import (
 )
 from logpi.ops.constant_advantages import Uniform
 from logpi.ops.corrections import MaskedIS, SequenceMaskedIS, TruncatedIS
+from logpi.ops.gates import BinaryKL, BinaryTV, SoftGate
 from logpi.ops.group_advantages import BatchScale, LengthBaseline, MaxAtK, MeanScale, PassAtK
 from logpi.ops.groups import group_sum
 from logpi.ops.kl import KL, k1, k2, k3
 from logpi.ops.moments import whiten
 from logpi.ops.ratios import GeometricMeanRatio, Ratio, SequenceRatio, TokenRatio
 from logpi.ops.surrogates import (
-    BinaryKL,
-    BinaryTV,
     Clip,
     ClippedScore,
     DualClip,
     ScoreFunction,
-    SoftGate,
     Surrogate,
     Unclipped,
 )

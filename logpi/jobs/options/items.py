@@ -123,7 +123,7 @@ def items_of(a: ItemArguments, judge: Rewards | None = None, device: str = "cpu"
         others = (p for p in rewards.parts if p.name != lenient)
         measured = Weighted(reward(a.lenient, device).function, 0.0, lenient)
         rewards = Rewards((*others, measured))
-    more = columns(task)
+    more = columns(task, a)
     rewards.check([*rows[0], *more])
     rows, unreadable = _readable(a, rows, rewards)
     rewards.check([*rows[0], *more], rows)

@@ -11,12 +11,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
+from logpi.distributed.threads import MOST, own_number
 from logpi.errors import UserError, as_user_errors
 from logpi.jobs.options.command_line import CommandLine
 from logpi.jobs.options.config import from_file, merged
 from logpi.jobs.options.fields import changeable, option
 from logpi.jobs.options.model import placed
 from logpi.jobs.options.saved import from_json
+from logpi.runs.versions import began_with
 
 A = TypeVar("A", bound="RunArguments")
 
@@ -29,6 +31,16 @@ class RunArguments:
 
     out: Path | None = option(None, help="the run's directory (default: runs/COMMAND-1, -2, …)")
     seed: int = option(0, help="of data, sampling and shuffling", least=0)
+    threads: int | None = option(
+        None,
+        help=(
+            "of PyTorch on the CPU (default: by the cores that are free; resumed or repeated: as"
+            " it began)"
+        ),
+        least=1,
+        most=MOST,
+        changeable=True,
+    )
     save_every: int = option(20, help="steps between checkpoints", least=1, changeable=True)
     trackers: tuple[str | Any, ...] = option(
         (),
@@ -93,6 +105,9 @@ def _again(line: CommandLine, argv: Sequence[str], command: str, source: Path) -
     home = {"resume": source} if kind == "resume" else {"out": None}
     with as_user_errors():
         own = _saved(line.cls, source, command, words.get("trust", False))
+        if kind == "repeat" and own.threads is None and not own_number():
+            # another number of threads would not give the same bits
+            changes["threads"] = began_with(source) or None
         return replace(own, **home | changes)
 
 

@@ -61,11 +61,17 @@ class Stack(nn.Sequential):
 def outputs(networks: Sequence[nn.Module], x: Tensor) -> Sequence[Tensor]:
     """Each network's output for x [N, D]. Plain stacks on a CPU are together one function of
     autograd, with first and second derivatives."""
-    stacks = [n for n in networks if isinstance(n, Stack) and n.plain]
-    is_dense = x.ndim == 2 and x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64)
-    if not is_dense or len(stacks) < len(networks):
+    stacks = plain_stacks(networks, x)
+    if stacks is None:
         return [nn.Sequential.forward(n, x) if isinstance(n, Stack) else n(x) for n in networks]
     return _Dense.apply(x, [n.activations for n in stacks], *[p for n in stacks for p in n.weights])
+
+
+def plain_stacks(networks: Sequence[nn.Module], x: Tensor) -> list[Stack] | None:
+    """The networks, if all are plain stacks that can read x [N, D] on a CPU."""
+    is_dense = x.ndim == 2 and x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64)
+    stacks = [n for n in networks if isinstance(n, Stack) and n.plain]
+    return stacks if is_dense and len(stacks) == len(networks) else None
 
 
 Activations = Sequence[tuple[type[nn.Module], ...]]
