@@ -23,7 +23,7 @@ from random import Random
 from typing import Any
 
 from logpi.calls.schema import standard
-from logpi.envs.conversation import Conversation, Reply, Verdicts
+from logpi.envs.conversation import Conversation, Reply, Verdicts, error_text
 from logpi.envs.packages.openenv_sessions import MCP, OWN, Session, Source, Step, source
 from logpi.envs.packages.verdicts import StepRewards
 from logpi.envs.packages.words import thought_and_words
@@ -47,6 +47,7 @@ class OpenEnv(GeneratedTask):
         chat: prompts and observations are messages. False: text, for models without a template.
         concurrent: its objects share nothing, although the class does not say so
             (`SUPPORTS_CONCURRENT_SESSIONS`).
+        refused: reward of an action that the environment refuses, with an error for the policy.
         seconds: for each answer of a server.
 
     Raises:
@@ -58,6 +59,7 @@ class OpenEnv(GeneratedTask):
     prompt: str = "{observation}{action}"
     chat: bool = field(default=True, kw_only=True)
     concurrent: bool = field(default=False, kw_only=True)
+    refused: float = field(default=0.0, kw_only=True)
     seconds: float = field(default=30.0, kw_only=True)
     test_size: int = field(default=100, kw_only=True)
     name: str = field(default="openenv", init=False, repr=False)
@@ -267,13 +269,22 @@ class _Episode:
             told = self.calls.reply(text)
             observation, done, metrics = told.observation, told.done or self.done, told.metrics
         else:
-            words = thought_and_words(text)[1].strip()
-            schema, name = self.environment.task.source.schema, self.environment.one_field
-            observation = self._observed(shown(self._step({name: value(schema, name, words)})))
-            done, metrics = self.done, {"actions": 1.0}
+            observation, metrics = self._acted(thought_and_words(text)[1].strip())
+            done = self.done
         if done:
             self.end("")
-        return Reply(observation, self.reward, done, metrics)
+        cost = self.environment.task.refused * metrics.get("tool_errors", 0.0)
+        return Reply(observation, self.reward + cost, done, metrics)
+
+    def _acted(self, words: str) -> tuple[str | list[dict[str, Any]], Mapping[str, float]]:
+        """What follows an action of one field, and counts; an error if it is refused."""
+        schema, name = self.environment.task.source.schema, self.environment.one_field
+        try:
+            seen = shown(self._step({name: value(schema, name, words)}))
+        except Exception as error:  # the environment's code, or its server
+            reason = " ".join(error_text(error).split())[:200]
+            return self._observed(f"Error: {reason}"), {"tool_errors": 1.0}
+        return self._observed(seen), {"actions": 1.0}
 
     def _observed(self, text: str) -> str | list[dict[str, Any]]:
         return [{"role": "user", "content": text}] if self.environment.chat else f"\n{text}\n"

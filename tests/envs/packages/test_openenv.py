@@ -120,8 +120,9 @@ def test_one_required_field_is_the_turn(stub):
     reply = talk.reply("<think>3 or 7?</think> 3\n")
     assert reply.observation == [{"role": "user", "content": '{"x": 1, "hit": false}'}]
     assert (reply.reward, reply.done) == (-0.1, False)
-    with pytest.raises(ValueError, match="not an integer"):
-        talk.reply("seven")
+    reply = talk.reply("seven")
+    assert "Error: ValueError: number: not an integer" in reply.observation[0]["content"]
+    assert (reply.reward, reply.done, reply.metrics) == (0.0, False, {"tool_errors": 1.0})
     reply = talk.reply("7")
     assert (reply.reward, reply.done) == (1.0, True) and made.env.tools == ()
 
@@ -152,6 +153,18 @@ def test_several_fields_are_a_tool(stub):
     assert reply.reward == -0.1 and reply.metrics["tool_errors/arguments"] == 1
     reply = talk.reply(call("step", '{"piece": "rook", "to": 4}'))
     assert (reply.reward, reply.done) == (1.0, True)
+
+
+def test_a_refused_action_costs_what_the_user_says(stub):
+    made = stub(NUMBER, refused=-0.25)
+    talk = made.env.start({"prompt": "", "seed": 4})
+    assert talk.reply("x").reward == -0.25 and talk.reply("3").reward == -0.1
+    talk.end("")
+    made = stub(MOVE, refused=-0.25)
+    talk = made.env.start({"prompt": "", "seed": 4})
+    bad, good = call("step", '{"to": 1}'), call("step", '{"piece": "k", "to": 1}')
+    assert talk.reply(bad + good + bad).reward == pytest.approx(-0.6)
+    talk.end("")
 
 
 def test_an_environment_of_tools_lists_them(stub):
