@@ -26,7 +26,8 @@ from logpi.algorithms.parts import (
 )
 from logpi.algorithms.table import TABLE
 from logpi.errors import UserError, did_you_mean, wrong_type
-from logpi.objectives.policy_gradient import PolicyGradient, TruncatedIS
+from logpi.objectives.policy_gradient import PolicyGradient
+from logpi.ops.corrections import TruncatedIS
 from logpi.ops.divergences import Divergence
 from logpi.ops.kl import KL, AdaptiveKL
 from logpi.ops.surrogates import Clip, DecayingClip, DualClip
@@ -61,6 +62,10 @@ HELP = {
     "correction_cap": "largest π_old/π_sampler that a token is weighted by (none: not corrected)",
     "advantage": "estimator of the advantage",
     "kl": "the penalty to the reference, as a whole (none: no penalty)",
+    "top_entropy": "share of the tokens that learn, those at which the policy is least sure",
+    "tau_pos": "how fast the gate closes around a ratio of 1 where the advantage is positive",
+    "tau_neg": "the same where the advantage is negative",
+    "k": "number of samples whose best one counts, at least 2",
     "weight": "weight of an action in the loss",
     "surrogate": "what is maximised at each action",
     "ratio": "the importance ratio, of a token or of a response",
@@ -94,6 +99,10 @@ HELP_OF_ROW = {
         (name, "beta"): "how strongly the policy is tied to the reference, above 0"
         for name in ("dpo", "robust_dpo", "slic", "ipo", "kto")
     },
+    ("gmpo", "low"): "largest fall of a token's log-probability, nats",
+    ("gmpo", "high"): "largest rise of a token's log-probability, nats (none: as low)",
+    ("dppo", "low"): "largest fall of a token's probability",
+    ("dppo", "high"): "largest rise of a token's probability (none: as low)",
     ("orpo", "beta"): "weight of the odds ratio",
     ("simpo", "beta"): "scale of the difference of mean log-likelihoods",
 }
@@ -305,7 +314,7 @@ def _common(a: Algorithm, penalised: bool) -> Iterator[Option]:
     if not isinstance(o, PolicyGradient):
         return
     yield from _fields(a, "objective")
-    cap = None if o.correction is None else o.correction.cap
+    cap = o.correction.cap if isinstance(o.correction, TruncatedIS) else None
     yield Option("correction_cap", "float | None", cap, change=_correction_cap)
     if penalised or o.kl is not None:
         estimator, place = (None, None) if o.kl is None else (o.kl.estimator.name, o.kl.place)
@@ -364,6 +373,9 @@ def set_at(path: Sequence[str], part: Any, value: Any) -> Any:
 
 
 def _correction_cap(a: Algorithm, cap: float | None) -> Algorithm:
+    """With truncated importance sampling; None takes that away, and no other correction."""
+    if cap is None and not isinstance(a.objective.correction, TruncatedIS):  # type: ignore[attr-defined]
+        return a
     return set_at(("objective", "correction"), a, None if cap is None else TruncatedIS(cap))
 
 

@@ -193,7 +193,7 @@ def _checked(a: Any, method: Algorithm) -> Algorithm:
     method = _taught(a, method)
     # With 16-bit weights, or by another engine, sampler and learner round differently: the
     # objective corrects for the mismatch with capped importance weights.
-    if a.dtype == "float32" and a.samples_itself:
+    if a.dtype == "float32" and a.same_numerics:
         return method
     return replace(method, objective=method.objective.corrected())
 
@@ -246,8 +246,8 @@ def make_learner(a: Any, method: Algorithm, learns: Policy, reference: Policy | 
     probabilities itself, and does not take the sampler's."""
     from logpi.learner import Learner, Trust
 
-    trust = Trust(sampler=a.samples_itself)
-    if a.dtype != "float32":
+    trust = Trust(sampler=a.same_numerics)
+    if a.dtype != "float32" or a.sampler_dtype != "auto":
         trust = Trust(sampler=False, tolerance=ROUNDING, mean=True)
     return Learner(
         learns,
