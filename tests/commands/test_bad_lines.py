@@ -64,7 +64,7 @@ BAD: dict[str, list[tuple[str, str]]] = {
         ("--options beta", "NAME=VALUE"),
         ("--beta x", "--beta: 'x' is not a number"),
         ("--bta 1", "did you mean --beta"),
-        ("--high 0.3 --algorithm dappo", "did you mean dapo"),
+        ("--high 0.3 --algorithm daapo", "did you mean dapo"),
         ("--device nosuch", "unknown device"),
         ("--out FILE", "is a file"),
         ("--out FULL", "holds no run"),

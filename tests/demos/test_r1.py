@@ -500,7 +500,8 @@ def test_the_task_decides_its_verifier(tmp_path):
     write_rows(tmp_path / "mbpp.jsonl", [PROGRAM])
 
     def verifier(task: str, *more: str) -> str:
-        argv = ["--model", "m", "--task", task.replace("DIR", str(tmp_path)), *more]
+        argv = ["--model", "m", "--settings", "published"]
+        argv += ["--task", task.replace("DIR", str(tmp_path)), *more]
         return r1_arguments.settled(parse(r1_arguments.R1, argv, "logpi r1")).accuracy
 
     assert [verifier(f"{t}:DIR/sums") for t in ("gsm8k", "math500", "aime")] == ["math"] * 3
@@ -525,7 +526,11 @@ def test_a_benchmarks_answer_is_read_in_the_tags_and_in_a_box(tmp_path):
 
     write_rows(tmp_path / "train.jsonl", [SUM])
     a = r1_arguments.settled(
-        parse(r1_arguments.R1, ["--model", "m", "--task", f"gsm8k:{tmp_path}"], "logpi r1")
+        parse(
+            r1_arguments.R1,
+            ["--model", "m", "--settings", "published", "--task", f"gsm8k:{tmp_path}"],
+            "logpi r1",
+        )
     )
     row = task(a.task).rows("train")[0]
     said = [
