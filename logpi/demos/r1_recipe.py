@@ -76,7 +76,7 @@ SMALL: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 _MIDDLE_RL = {
-    "lr": 3e-6, "warmup": 5, "prompts": 8, "num_generations": 8, "groups": "resample",
+    "lr": 5e-6, "warmup": 5, "prompts": 8, "num_generations": 8, "groups": "resample",
     "options": {"low": 10, "beta": 0.0}, "eval_every": 0,
 }  # fmt: skip
 
@@ -86,10 +86,10 @@ MIDDLE: dict[str, dict[str, Any]] = {
     "base": {},
     "zero": {**_MIDDLE_RL, "steps": 40, "lr": 1e-5},
     "cold-start": {**_MIDDLE_SFT, "epochs": 1},
-    "reasoning": {**_MIDDLE_RL, "steps": 60},
+    "reasoning": {**_MIDDLE_RL, "steps": 40},
     "sft": {**_MIDDLE_SFT, "epochs": 2},
     "reward-model": {"lr": 1e-4, "pairs": 8, "epochs": 1, "warmup": 5},
-    "final": {**_MIDDLE_RL, "steps": 16, "temperature": 0.7, "general_from": 12},
+    "final": {**_MIDDLE_RL, "lr": 3e-6, "steps": 16, "temperature": 0.7, "general_from": 12},
 }
 
 _RL = {

@@ -27,7 +27,7 @@ SHORT: dict[str, Any] = {
 
 @pytest.mark.parametrize(
     ("parameters", "lr", "prompts"),
-    [(8e5, 3e-4, 32), (9_999_999, 3e-4, 32), (10e6, 1e-5, 8), (135e6, 1e-5, 8), (7e9, 1e-6, 32)],
+    [(8e5, 3e-4, 32), (9_999_999, 3e-4, 32), (10e6, 5e-6, 8), (135e6, 5e-6, 8), (7e9, 1e-6, 32)],
 )
 def test_the_line_of_a_size(parameters: float, lr: float, prompts: int) -> None:
     assert (by_size("rl", parameters)["lr"], by_size("rl", parameters)["prompts"]) == (lr, prompts)
@@ -65,6 +65,6 @@ def test_what_was_chosen_stays() -> None:
 
 def test_help_says_every_size() -> None:
     assert (
-        said("rl", "lr") == "by the model: 0.0003 below 10 M parameters, 1e-05 below 300 M,"
+        said("rl", "lr") == "by the model: 0.0003 below 10 M parameters, 5e-06 below 300 M,"
         " else 1e-06"
     )
