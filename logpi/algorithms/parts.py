@@ -79,7 +79,7 @@ class Axis:
         """The library's parts by name.
 
         >>> list(AXES["ratio"].parts)
-        ['SequenceRatio', 'TokenRatio']
+        ['GeometricMeanRatio', 'SequenceRatio', 'TokenRatio']
         """
         named = ((name, vars(m)[name]) for m in self.modules for name in m.__all__)
         return {
