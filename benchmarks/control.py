@@ -1,15 +1,18 @@
-"""Control: results over seeds and speed, beside Stable-Baselines3 and sb3-contrib at the same
-settings.
+"""Control: results over seeds and speed, beside Stable-Baselines3, sb3-contrib and rejax at the
+same settings.
 
     python benchmarks/control.py results [--seeds 5] [--only CartPole] [--peer PYTHON]
         the table of results; continues where it stopped
-    python benchmarks/control.py speed --peer PYTHON
+    python benchmarks/control.py speed [--peer PYTHON] [--jax PYTHON] [--only CleanRL]
         steps a second, paired
+    python benchmarks/control.py processes --env HalfCheetah-v5 [--envs 16] [--seeds 5]
+        environment steps a second of wall-clock time, in one process and in one for each core
     python benchmarks/control.py table
         results/control.json as Markdown
 
-PYTHON is an interpreter with stable-baselines3 and sb3-contrib. Every run is a process of one
-thread, measured in its own CPU seconds (and in wall-clock time, which other work stretches).
+PYTHON is an interpreter with stable-baselines3 and sb3-contrib, or (--jax) with rejax. Every run
+is a process of one thread, measured in its own CPU seconds (and in wall-clock time, which other
+work stretches).
 Scores are greedy episodes on seeds that training does not use.
 """
 
@@ -24,6 +27,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -373,17 +377,34 @@ SPEED = (
 )
 
 
-def speed(peer: str, rounds: int, only: str) -> None:
-    """The same settings in turn, so that a busy machine hurts both. CPU seconds of rollout and
-    update; the first update is not counted."""
+def run_rejax(named: str, seed: int, steps: int, python: str) -> dict:
+    """`control_jax.py` with the preset's settings; compiling is not in its `loop_seconds`."""
+    from logpi.envs.control.presets import preset
+
+    settings = json.dumps(asdict(preset("CartPole-v1", "ppo", named or None)))
+    words = [python, str(HERE / "control_jax.py"), settings, str(seed), str(steps)]
+    done = subprocess.run(words, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(words)} failed:\n{done.stderr[-2000:]}")
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def speed(peer: str | None, jax: str | None, rounds: int, only: str) -> None:
+    """The same settings in turn, so that a busy machine hurts all. CPU seconds of rollout and
+    update; the first update, and rejax's compiling, are not counted."""
     for title, named, steps in SPEED:
         if only not in title:
             continue
         pairs: list[dict[str, dict]] = []
+        sides = [s for s, there in (("sb3", peer and named != "wide"), ("rejax", jax)) if there]
         for seed in range(rounds):
             pairs.append({})
-            for library in ("logpi", "sb3") if named != "wide" else ("logpi",):
-                made = one("CartPole-v1", "ppo", library, seed, peer, named, steps, loop=True)
+            for library in ("logpi", *sides):
+                made = (
+                    run_rejax(named, seed, steps, jax or "")
+                    if library == "rejax"
+                    else one("CartPole-v1", "ppo", library, seed, peer or "", named, steps, True)
+                )
                 rate = made["steps"] / made["loop_seconds"]
                 pairs[-1][library] = {
                     "settings": title,
@@ -392,13 +413,10 @@ def speed(peer: str, rounds: int, only: str) -> None:
                     "rate": rate,
                 } | made
                 print(pairs[-1][library], flush=True)
-        kept = _kept()
-        others = [r for r in kept.get("speed", []) if r["settings"] != title]
-        RESULTS.write_text(
-            json.dumps(
-                kept | {"speed": others + [r for pair in pairs for r in pair.values()]}, indent=1
-            )
-        )
+        kept, place = _kept(), "speed_rejax" if jax else "speed"
+        others = [r for r in kept.get(place, []) if r["settings"] != title]
+        kept[place] = others + [r for pair in pairs for r in pair.values()]
+        RESULTS.write_text(json.dumps(kept, indent=1))
         print(_compared(title, pairs), flush=True)
 
 
@@ -412,13 +430,48 @@ def _compared(title: str, pairs: list[dict[str, dict]]) -> str:
         said.append(
             f"{library} {rate:,.0f} steps/s, solved after {solved:.1f} s (medians of {len(pairs)})"
         )
-    if "sb3" in pairs[0]:
-        ratios = [p["logpi"]["rate"] / p["sb3"]["rate"] for p in pairs]
+    for other in [x for x in pairs[0] if x != "logpi"]:
+        ratios = [p["logpi"]["rate"] / p[other]["rate"] for p in pairs]
         said.append(
-            f"{statistics.median(ratios):.2f} times the steps a second, median of"
+            f"{statistics.median(ratios):.2f} times {other}'s steps a second, median of"
             f" {[round(r, 2) for r in ratios]}"
         )
     return "\n  ".join(said)
+
+
+def processes(env: str, n: int, rounds: int) -> None:
+    """Environment steps a second of wall-clock time under random actions, in one process and in
+    one for each core, in turn; medians. The machine must be idle. CPU seconds are the parent's."""
+    import numpy as np
+
+    from logpi.distributed import cores
+    from logpi.envs.control.make import make_vector_environment
+    from logpi.envs.control.spaces import action_kind
+
+    both = [make_vector_environment(env, n, processes=p) for p in (1, cores())]
+    kind, random = action_kind(both[0].action), np.random.default_rng(0)
+    params = np.zeros((n, kind.outputs + kind.free), np.float32)
+    rates: list[list[float]] = [[], []]
+    for number in range(2 * rounds + 2):
+        envs = both[number % 2]
+        if number < 2:
+            envs.begin(lambda i: i)
+        wall, cpu = time.perf_counter(), time.process_time()
+        for _ in range(200):
+            envs.step(kind.to_env(kind.sample(params, random)))
+        wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+        # the first round warms up
+        if number > 1:
+            rates[number % 2].append(200 * n / wall)
+            print(
+                f"{envs.processes}: {200 * n / wall:,.0f} steps/s, CPU here {cpu:.2f} s", flush=True
+            )
+    one, several = map(statistics.median, rates)
+    print(
+        f"{env}, {n} environments: {one:,.0f} and {several:,.0f} steps/s, {several / one:.2f} times"
+    )
+    for envs in both:
+        envs.close()
 
 
 def table() -> None:
@@ -450,10 +503,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=("results", "speed", "table", "one"))
+    parser.add_argument("what", choices=("results", "speed", "processes", "table", "one"))
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--only", default="")
     parser.add_argument("--peer")
+    parser.add_argument("--jax")
+    parser.add_argument("--envs", type=int, default=16)
     for name in ("env", "algorithm"):
         parser.add_argument(f"--{name}")
     parser.add_argument("--library", dest="side", choices=("logpi", "sb3"))
@@ -465,7 +520,9 @@ def main() -> None:
     if a.what == "results":
         results(a.seeds, a.only, a.peer)
     elif a.what == "speed":
-        speed(a.peer, min(a.seeds, 3), a.only)
+        speed(a.peer, a.jax, min(a.seeds, 3), a.only)
+    elif a.what == "processes":
+        processes(a.env or "HalfCheetah-v5", a.envs, a.seeds)
     elif a.what == "table":
         table()
     else:

@@ -17,7 +17,7 @@ _WHERE = {
     "algorithm": "algorithms",
     "describe": "algorithms",
     "PolicyGradient": "objectives.policy_gradient",
-    "TruncatedIS": "objectives.policy_gradient",
+    "TruncatedIS": "ops.corrections",
     "Batch": "types",
     "Collected": "types",
     "Comparison": "types",
@@ -60,7 +60,8 @@ if TYPE_CHECKING:
     from logpi.jobs.rl import RL
     from logpi.jobs.sft import SFT
     from logpi.learner import Learner, OffPolicyError, Trust
-    from logpi.objectives.policy_gradient import PolicyGradient, TruncatedIS
+    from logpi.objectives.policy_gradient import PolicyGradient
+    from logpi.ops.corrections import TruncatedIS
     from logpi.rollouts.collate import collate
     from logpi.train import complete
     from logpi.types import Batch, Collected, PolicyOutput, Targets, Trajectory

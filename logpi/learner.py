@@ -17,6 +17,8 @@ import torch
 from torch import Tensor
 
 from logpi.distributed.world import current, is_sharded
+from logpi.errors import UserError
+from logpi.ops.group_advantages import UnfitReturns
 from logpi.ops.groups import group_returns
 from logpi.ops.time import own
 from logpi.types import Batch, Policy, PolicyOutput, Targets, UpdateConstants
@@ -183,7 +185,10 @@ class Learner:
                 f"{self.algorithm.name} needs a critic and this policy has none: load it with"
                 " critic=True"
             )
-        return batch, self.objective.prepare(batch, now, ref)
+        try:
+            return batch, self.objective.prepare(batch, now, ref)
+        except UnfitReturns as error:
+            raise UserError(str(error)) from None
 
     def _check_gaps(self, metrics: Mapping[str, float]) -> None:
         """Before the first step the policy is the sampler, so every ratio must be 1."""

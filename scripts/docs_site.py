@@ -44,6 +44,7 @@ CHAPTERS: dict[str, tuple[str, ...]] = {
         "r1.md",
         "tools.md",
         "conversations.md",
+        "environments.md",
         "tools_demo.md",
         "evaluation.md",
         "serving.md",

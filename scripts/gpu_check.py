@@ -28,6 +28,7 @@ import xml.etree.ElementTree as ET
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -187,7 +188,14 @@ def ended(words: list[str], env: Mapping[str, str], limit: float) -> tuple[int |
     with it all that it had started."""
     with tempfile.TemporaryFile("w+") as out:
         process = subprocess.Popen(
-            words, cwd=ROOT, env=env, stdout=out, stderr=out, start_new_session=True
+            words,
+            cwd=ROOT,
+            env=env,
+            stdout=out,
+            stderr=out,
+            start_new_session=True,
+            # a shell's background job ignores it, and so would its children
+            preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
         )
         code = None
         try:

@@ -83,7 +83,10 @@ HEAVY = {
     "mlflow": (set(), {"runs"}),
     "trackio": (set(), {"runs"}),
     "bm25s": (set(), {"envs"}),
-    "httpx": (set(), {"engine", "envs", "rewards"}),
+    # a plugin of verifiers is loaded with it, and verifiers loads httpx
+    "httpx": ({"envs"}, {"engine", "envs", "rewards"}),
+    "verifiers": ({"envs"}, {"envs"}),
+    "openenv": (set(), {"envs"}),
     "vllm": (set(), {"engine"}),
     "ray": (set(), {"distributed"}),
     "mcp": (set(), {"envs"}),

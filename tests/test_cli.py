@@ -71,7 +71,7 @@ def test_the_table_and_a_description(capsys):
 
 def test_mistakes_that_need_no_model(capsys, tmp_path):
     assert "did you mean rl" in said(capsys, "rll")
-    assert "did you mean dapo" in said(capsys, "describe", "dappo")
+    assert "did you mean dapo" in said(capsys, "describe", "daapo")
     assert "did you mean high" in said(capsys, "describe", "dapo", "--options", "hihg=1")
     assert "did you mean --algorithm" in said(capsys, "rl", "--algoritm", "grpo")
     assert "--model must be given" in said(capsys, "rl")

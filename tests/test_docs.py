@@ -39,7 +39,8 @@ BLOCK = re.compile(r"^(<!-- runs -->\n+)?```([^\n]*)\n(.*?)^```", re.M | re.S)
 OTHER_OPTIONS = {"--stdin", "--check", "--quick", "--torch", "--batch-size"}
 # Of torchrun, accelerate, Ray, SLURM and other libraries, as far as `_`.
 OTHER_OPTIONS |= {"--shutdown-timeout", "--nproc-per-node", "--max-restarts", "--num", "--actor"}
-OTHER_OPTIONS |= {"--vllm", "--head", "--address", "--relative", "--max-num-seqs"}
+OTHER_OPTIONS |= {"--vllm", "--head", "--address", "--relative", "--max-num-seqs", "--peer"}
+OTHER_OPTIONS |= {"--outfile", "--outtype"}
 
 
 def blocks(page: str, *languages: str) -> Iterator[tuple[bool, str]]:

@@ -635,6 +635,7 @@ BUDGET = {
     "actor_critic_q": Budget(60, 32, 0.005, 0.5),
     "reinforce_plus_plus": Budget(60, 32, 0.01, 0.8),
     "remax": Budget(80, 8, 0.02, 0.6),
+    "reinforce_rej": Budget(goal=0.8),
     "trpo": Budget(20),
 }
 

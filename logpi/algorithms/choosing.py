@@ -55,6 +55,11 @@ SITUATIONS: dict[str, Situation] = {
             ("dapo", "many prompts are always or never solved: it samples others in their place"),
             ("rloo", "one step a batch, and the policy gradient's own length too"),
             ("gspo", "several steps a batch, long responses, mixtures of experts"),
+            (
+                "pkpo",
+                "one right answer of k is enough: its expected step is the gradient of pass@k",
+            ),
+            ("maxrl", "hard prompts must not be lost: it climbs log p, as far as M samples reach"),
         ),
     ),
     "one-sample": Situation(
@@ -159,6 +164,8 @@ SITUATIONS: dict[str, Situation] = {
             ("ppo", "with a critic, or in an environment"),
             ("dapo", "a ratio for each token, with more room upwards"),
             ("cispo", "every token keeps a gradient, also where its ratio is cut"),
+            ("sapo", "no edge at all: a token's gradient fades as its ratio moves away from 1"),
+            ("dppo", "rare tokens may move far, likely ones not: the bound is on probabilities"),
             ("trpo", "a small policy: the bound on KL is exact"),
         ),
     ),

@@ -115,7 +115,15 @@ def _listed(head: str, lines: Iterable[str]) -> list[str]:
 
 _CHARACTERS = {
     **{"Σ": r"\sum", "β": r"\beta", "γ": r"\gamma", "δ": r"\delta", "ε": r"\varepsilon"},
-    **{"λ": r"\lambda", "π": r"\pi", "ρ": r"\rho", "σ": r"\sigma", "ℓ": r"\ell", "θ": r"\theta"},
+    **{
+        "λ": r"\lambda",
+        "π": r"\pi",
+        "ρ": r"\rho",
+        "σ": r"\sigma",
+        "τ": r"\tau",
+        "ℓ": r"\ell",
+        "θ": r"\theta",
+    },
     **{"·": r"\cdot", "±": r"\pm", "←": r"\leftarrow", "≤": r"\le", "≥": r"\ge", "≠": r"\ne"},
     **{"½": r"\tfrac12", "−": "-", "–": "-", "Â": r"\hat A", "ŷ": r"\hat y"},
     **{"_": r"\_", "%": r"\%", "#": r"\#", "&": r"\&", "∇": r"\nabla", "…": r"\dots"},

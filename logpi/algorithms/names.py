@@ -30,6 +30,11 @@ ROWS = {
     "reinforce++_baseline": "reinforce_plus_plus_baseline",
     "drgrpo": "dr_grpo",
     "dr.grpo": "dr_grpo",
+    "geo_mean": "gmpo",
+    "dppo_tv": "dppo",
+    "liteppo": "lite_ppo",
+    "max_rl": "maxrl",
+    "passk": "pass_at_k",
 }
 
 OPTIONS = {
@@ -51,6 +56,9 @@ OPTIONS = {
     "desirable_weight": "desirable",
     "undesirable_weight": "undesirable",
     "center_rewards_coefficient": "centre",
+    "top_entropy_quantile": "top_entropy",
+    "sapo_temperature_pos": "tau_pos",
+    "sapo_temperature_neg": "tau_neg",
     # verl: actor, critic, algorithm
     "clip_ratio": "low",
     "clip_ratio_low": "low",
@@ -154,12 +162,16 @@ _EARLY_STOP = (
 )
 ELSEWHERE = {
     "target_kl": _EARLY_STOP,
-    "loss_type": f"{_ROW}: grpo, dapo, dr_grpo, cispo; dpo, ipo, slic, robust_dpo, simpo",
+    "loss_type": f"{_ROW}: grpo, dapo, dr_grpo, cispo, sapo; dpo, ipo, slic, robust_dpo, simpo",
     "scale_rewards": f"{_ROW}: grpo divides by the group's spread, dr_grpo does not",
     "norm_adv_by_std_in_grpo": f"{_ROW}: grpo divides by the group's spread, dr_grpo does not",
     "importance_sampling_level": f"{_ROW}: gspo has one ratio for a response, grpo for each token",
+    "vllm_importance_sampling_mode": "say correction=TruncatedIS for token_truncate, MaskedIS for"
+    " token_mask, SequenceMaskedIS for sequence_mask",
+    "policy_loss": f"{_ROW}: ppo for vanilla, gspo, cispo, sapo, dppo for dppo_tv, gmpo for"
+    " geo_mean",
     "loss_agg_mode": f"{_ROW}, or from Python give weight=, one of logpi.ops.weights",
-    "adv_estimator": f"{_ROW}: ppo for gae, grpo, rloo, remax, reinforce_plus_plus",
+    "adv_estimator": f"{_ROW}: ppo for gae, grpo, rloo, remax, opo, reinforce_plus_plus",
     "advantage_estimator": f"{_ROW}: ppo for gae, grpo, rloo, reinforce_plus_plus for reinforce",
     "mask_truncated_completions": "the job has it: truncation=mask",
     "overlong_filter": "the job has it: truncation=mask",

@@ -16,6 +16,7 @@ from typing import Any
 
 from logpi.algorithms import names
 from logpi.algorithms.composition import Algorithm
+from logpi.algorithms.option_help import HELP, HELP_OF_ROW
 from logpi.algorithms.parts import (
     Axis,
     axis_of,
@@ -26,7 +27,8 @@ from logpi.algorithms.parts import (
 )
 from logpi.algorithms.table import TABLE
 from logpi.errors import UserError, did_you_mean, wrong_type
-from logpi.objectives.policy_gradient import PolicyGradient, TruncatedIS
+from logpi.objectives.policy_gradient import PolicyGradient
+from logpi.ops.corrections import TruncatedIS
 from logpi.ops.divergences import Divergence
 from logpi.ops.kl import KL, AdaptiveKL
 from logpi.ops.surrogates import Clip, DecayingClip, DualClip
@@ -36,67 +38,6 @@ __all__ = ["Method", "Option", "Options", "find_method", "known_as", "options"]
 
 Change = Callable[[Algorithm, Any], Algorithm]
 WORDS = {"bool", "int", "float", "str", "None"}
-
-HELP = {
-    "beta": "KL coefficient, reward a nat; 0: no reference model",
-    "gamma": "discount of each own action, in [0, 1]",
-    "lam": "GAE's λ, from bias (0) to variance (1)",
-    "low": "distance of the ratio's lower bound from 1",
-    "high": "distance of the ratio's upper bound from 1 (none: as low)",
-    "max_completion_length": "number of tokens that each response is divided by",
-    "smoothing": "share of preferences that are assumed wrong, in [0, 0.5)",
-    "length_normalised": "divide a response's log-ratio by its length",
-    "sft": "weight of the chosen response's mean negative log-likelihood",
-    "recorded": "the reference's log-probabilities are in the data",
-    "sampled": "responses are the policy's own samples",
-    "desirable": "weight of good responses",
-    "undesirable": "weight of bad responses",
-    "margin": "the recorded rewards give the margin between a pair's responses",
-    "centre": "strength of the pull of a pair's scores to a mean of 0",
-    "whiten": "advantages to zero mean and unit spread over the batch",
-    "value_coef": "coefficient of the critic's error ½(V − V̂)² (SB3's has no ½)",
-    "value_clip": "largest change of V that lowers the error, in units of return",
-    "entropy_coef": "reward of a nat of entropy",
-    "correction": "for a sampler whose numerics are not the learner's",
-    "correction_cap": "largest π_old/π_sampler that a token is weighted by (none: not corrected)",
-    "advantage": "estimator of the advantage",
-    "kl": "the penalty to the reference, as a whole (none: no penalty)",
-    "weight": "weight of an action in the loss",
-    "surrogate": "what is maximised at each action",
-    "ratio": "the importance ratio, of a token or of a response",
-    "kl_target": "nats a response that the KL coefficient adapts to (none: it is fixed)",
-    "kl_estimator": (
-        "k1, k2 or k3 of the action taken; reverse, forward or jsd of whole distributions"
-    ),
-    "kl_place": "place of the penalty: reward, action or loss",
-    "dual_clip": "largest ratio that pushes a bad action down, above 1 (none: no bound)",
-    "clip_decay": "the clip's bounds fall linearly to 0 over the run",
-    "epochs": "passes over a batch",
-    "minibatches": "optimiser steps in a pass",
-    "micro_tokens": "most tokens in a forward and backward (memory only; none: all at once)",
-    "max_grad_norm": "gradients are scaled down to this norm (none: never)",
-    "shuffle": "how rows are dealt out to the minibatches",
-    "max_kl": "size of the trust region, nats an action",
-    "damping": "added to the Fisher matrix's diagonal",
-    "cg_steps": "steps of conjugate gradient",
-    "shrink": "factor between one trial of the line search and the next",
-    "trials": "trials of the line search",
-    "critic": "steps of the critic's regression",
-    "trust_steps": "trust-region steps on one batch, within one bound of KL",
-    "fisher_fraction": "share of the rows that the Fisher matrix is estimated on",
-    "keep": "which groups enter the batch",
-    "truncation": "treatment of rows that the length limit cut off",
-    "update": "how parameters move",
-}
-HELP_OF_ROW = {
-    ("simpo", "gamma"): "margin by which the chosen response must win",
-    **{
-        (name, "beta"): "how strongly the policy is tied to the reference, above 0"
-        for name in ("dpo", "robust_dpo", "slic", "ipo", "kto")
-    },
-    ("orpo", "beta"): "weight of the odds ratio",
-    ("simpo", "beta"): "scale of the difference of mean log-likelihoods",
-}
 
 
 @dataclass(frozen=True)
@@ -305,7 +246,7 @@ def _common(a: Algorithm, penalised: bool) -> Iterator[Option]:
     if not isinstance(o, PolicyGradient):
         return
     yield from _fields(a, "objective")
-    cap = None if o.correction is None else o.correction.cap
+    cap = o.correction.cap if isinstance(o.correction, TruncatedIS) else None
     yield Option("correction_cap", "float | None", cap, change=_correction_cap)
     if penalised or o.kl is not None:
         estimator, place = (None, None) if o.kl is None else (o.kl.estimator.name, o.kl.place)
@@ -364,6 +305,9 @@ def set_at(path: Sequence[str], part: Any, value: Any) -> Any:
 
 
 def _correction_cap(a: Algorithm, cap: float | None) -> Algorithm:
+    """With truncated importance sampling; None takes that away, and no other correction."""
+    if cap is None and not isinstance(a.objective.correction, TruncatedIS):  # type: ignore[attr-defined]
+        return a
     return set_at(("objective", "correction"), a, None if cap is None else TruncatedIS(cap))
 
 

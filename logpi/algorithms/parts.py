@@ -19,11 +19,13 @@ from types import ModuleType
 from typing import Any
 
 from logpi.errors import UserError, nearest, wrong_type
-from logpi.objectives import policy_gradient
 from logpi.ops import (
     advantages,
     constant_advantages,
+    corrections,
     divergences,
+    gates,
+    group_advantages,
     kl,
     ratios,
     selection,
@@ -77,7 +79,7 @@ class Axis:
         """The library's parts by name.
 
         >>> list(AXES["ratio"].parts)
-        ['SequenceRatio', 'TokenRatio']
+        ['GeometricMeanRatio', 'SequenceRatio', 'TokenRatio']
         """
         named = ((name, vars(m)[name]) for m in self.modules for name in m.__all__)
         return {
@@ -105,7 +107,7 @@ def _setting(p: inspect.Parameter) -> Iterator[str]:
 
 def _axes() -> Iterator[Axis]:
     text = ("equation", "source")
-    estimators = (advantages, constant_advantages)
+    estimators = (advantages, group_advantages, constant_advantages)
     for name, help, base, modules, texts in (
         ("advantage", "estimator of the advantage", advantages.Advantage, estimators, text),
         ("ratio", "the importance ratio", ratios.Ratio, (ratios,), text),
@@ -113,12 +115,12 @@ def _axes() -> Iterator[Axis]:
             "surrogate",
             "what is maximised at each action",
             surrogates.Surrogate,
-            (surrogates,),
+            (surrogates, gates),
             text,
         ),
         ("kl", "the penalty to the reference", kl.KL, (kl,), ()),
         ("weight", "weight of an action in the loss", weights.Weight, (weights,), text),
-        ("correction", "for another sampler", policy_gradient.TruncatedIS, (policy_gradient,), ()),
+        ("correction", "for another sampler", corrections.Correction, (corrections,), text),
     ):
         yield Axis(name, help, ("objective", name), (base,), modules, texts)
     updates = (sgd.SGD, trust_region.TrustRegion)

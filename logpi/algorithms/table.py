@@ -7,7 +7,8 @@ An algorithm is a value; a new method is a new function here. The first paragrap
 is its source, and each `- ` line a divergence from the paper or from common libraries; `describe`
 prints both. A line that begins with `[weight]` is about the row's weight: with another one it is
 not printed. What a part does otherwise than its source is said by the part. Rows whose baseline is
-made of samples are in `group_rows.py`, those that learn from preferences in `preference_rows.py`.
+made of samples are in `group_rows.py`, newer ones in `newer_rows.py`, those that learn from
+preferences in `preference_rows.py`.
 Left out: the parts (`ops`), the objectives that are made of them (`objectives`), and options by
 name (`by_name.py`).
 """
@@ -27,6 +28,18 @@ from logpi.algorithms.group_rows import (
     gspo,
     remax,
     rloo,
+)
+from logpi.algorithms.newer_rows import (
+    dapo_forking,
+    dppo,
+    gmpo,
+    lite_ppo,
+    maxrl,
+    opo,
+    pass_at_k,
+    pkpo,
+    reinforce_rej,
+    sapo,
 )
 from logpi.algorithms.preference_rows import (
     dpo,
@@ -310,6 +323,16 @@ TABLE: dict[str, Callable[..., Algorithm]] = {
         dapo,
         gspo,
         cispo,
+        sapo,
+        gmpo,
+        dppo,
+        dapo_forking,
+        lite_ppo,
+        opo,
+        reinforce_rej,
+        maxrl,
+        pkpo,
+        pass_at_k,
         distill,
         sft,
         dpo,

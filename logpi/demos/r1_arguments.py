@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
-from logpi.demos.r1_recipe import STAGES
+from logpi.demos.r1_recipe import SETTINGS, STAGES, for_size
 from logpi.errors import UserError, did_you_mean
 from logpi.jobs import reward_model, rl, sft
 from logpi.jobs.options.fields import option, setting
@@ -75,6 +75,14 @@ class R1(RunArguments):
     )
     skip: tuple[str, ...] = option(
         (), help="stages to leave out", nargs="*", choices=lambda: tuple(STAGES)
+    )
+    settings: str = option(
+        "",
+        help=(
+            "of the stages' jobs: for models below 10 M parameters, below 300 M, or DeepSeek-R1's"
+            " own (default: by the model's size)"
+        ),
+        choices=("", *SETTINGS),
     )
     set: tuple[str, ...] = option(
         (), help="settings of a stage's job: STAGE.OPTION=VALUE, e.g. zero.steps=100", nargs="*"
@@ -163,20 +171,21 @@ CHAINED = {"model", "out", "resume"}  # what the chain itself says
 
 
 def settled(a: R1) -> R1:
-    """The arguments with task, verifier and device filled in: the demonstration's, or the task's
-    own.
+    """The arguments with settings, task, verifier and device filled in: the demonstration's, or the
+    model's and the task's own.
 
     A task's own verifier that compares answers looks for them in places of its own (behind #, say):
     `math` finds them in <answer>, in a box, or at the end.
 
     Raises:
-        ValueError: an unknown task, or one whose verifier has no name.
+        ValueError: an unknown task, or one whose verifier has no name; a model that is not there.
     """
     from logpi.demos.r1_data import TASK
     from logpi.envs.tasks import task as make_task
     from logpi.rewards.spec import NAMES
 
-    a = replace(a, device=a.device or ("cpu" if a.demo else "auto"))
+    device = a.device or ("cpu" if a.demo else "auto")
+    a = replace(a, device=device, settings=a.settings or _by_size(a))
     if a.demo:
         return replace(a, task=a.task or TASK, accuracy=a.accuracy or "tag_answer")
     if a.accuracy:
@@ -189,6 +198,17 @@ def settled(a: R1) -> R1:
             " math"
         )
     return replace(a, accuracy="math" if own in COMPARE else own)
+
+
+def _by_size(a: R1) -> str:
+    """The settings for the model; what a user's file makes is not made for that, and has the
+    published ones."""
+    from logpi.policies.loading import parameters
+    from logpi.runs.user_code import is_user_code
+
+    if a.demo:
+        return "small"
+    return "published" if is_user_code(a.model) else for_size(parameters(a.model))
 
 
 COMPARE = (

@@ -10,10 +10,12 @@
     final         RL on verifiable prompts, and from some update on general ones too, which the
                   reward model scores
 
-The settings are two tables: what a model of under a million parameters needs, and DeepSeek-R1's
-(Nature 645, 633, Methods), with these differences: a step's batch is 512 samples as published, but
-the steps are 300, 300 and 200, not 10,400, as many again and 1,700; the general prompts join in the
-last quarter; and the rates of SFT are ours. Left out: how a stage is run (`r1_stages.py`).
+The settings are three tables, chosen by the model's size (`for_size`): what the demonstration's
+model of under a million parameters needs; what SmolLM2-135M needs (docs/r1.md says what failed
+before); and DeepSeek-R1's (Nature 645, 633, Methods), with these differences: a step's batch is 512
+samples as published, but the steps are 300, 300 and 200, not 10,400, as many again and 1,700; the
+general prompts join in the last quarter; and the rates of SFT are ours. Left out: how a stage is
+run (`r1_stages.py`).
 """
 
 from __future__ import annotations
@@ -73,6 +75,23 @@ SMALL: dict[str, dict[str, Any]] = {
     "final": {**_SMALL_RL, "steps": 60, "temperature": 0.7, "general_from": 46},
 }  # fmt: skip
 
+_MIDDLE_RL = {
+    "lr": 5e-6, "warmup": 5, "prompts": 8, "num_generations": 8, "groups": "resample",
+    "options": {"low": 10, "beta": 0.0}, "eval_every": 0,
+}  # fmt: skip
+
+_MIDDLE_SFT = {"lr": 1e-4, "rows": 8, "warmup": 5}
+
+MIDDLE: dict[str, dict[str, Any]] = {
+    "base": {},
+    "zero": {**_MIDDLE_RL, "steps": 40, "lr": 1e-5},
+    "cold-start": {**_MIDDLE_SFT, "epochs": 1},
+    "reasoning": {**_MIDDLE_RL, "steps": 40},
+    "sft": {**_MIDDLE_SFT, "epochs": 2},
+    "reward-model": {"lr": 1e-4, "pairs": 8, "epochs": 1, "warmup": 5},
+    "final": {**_MIDDLE_RL, "lr": 3e-6, "steps": 16, "temperature": 0.7, "general_from": 12},
+}
+
 _RL = {
     "lr": 3e-6,
     "prompts": 32,
@@ -90,3 +109,14 @@ PUBLISHED: dict[str, dict[str, Any]] = {
     "reward-model": {"lr": 6e-6, "pairs": 256, "epochs": 1},
     "final": {**_RL, "steps": 200, "temperature": 0.7, "general_from": 150},
 }
+
+SETTINGS = {"small": SMALL, "middle": MIDDLE, "published": PUBLISHED}
+
+
+def for_size(parameters: float) -> str:
+    """The name of the settings for a model with this many parameters.
+
+    >>> for_size(8e5), for_size(135e6), for_size(7e9)
+    ('small', 'middle', 'published')
+    """
+    return "small" if parameters < 10e6 else "middle" if parameters < 300e6 else "published"

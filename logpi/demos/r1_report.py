@@ -201,7 +201,7 @@ def report(a: R1, rows: Sequence[Measured], out: Path, seconds: float) -> None:
         for s in [*r.responses, *r.general[:1]]:
             mark = "".join("✓" if ok else "✗" for ok in s.get("right", [])[:1])
             print(f"  {r.stage:<14}{s['prompt']}  {s['completions'][0][:200]} {mark}".rstrip())
-    for line in lost(rows):
+    for line in lost(rows, out):
         print(f"\n{line}")
     picture(rows, out / "stages.png", a.language)
     names = ("final", "sft", "reasoning", "cold-start", "zero")
@@ -240,18 +240,10 @@ def _table(rows: Sequence[Measured]) -> Iterator[str]:
         yield "\nright by level: " + "; ".join(parts)
 
 
-CURES = {
-    "rl": (
-        "a smaller lr, more prompts or samples for each update (kl_sequence in its metrics says how"
-        " far it went)"
-    ),
-    "sft": "more rows to learn from (--data-prompts, --samples, --per-prompt) or more epochs",
-}
-
-
-def lost(rows: Sequence[Measured], much: float = 0.1) -> list[str]:
-    """A sentence for each stage that is right less often, by `much`, than the one before it, and
-    what to try. R1-Zero is not before any."""
+def lost(rows: Sequence[Measured], out: Path, much: float = 0.1) -> list[str]:
+    """A sentence for each stage that is right less often, by `much`, than the one before it: why,
+    and what to try. R1-Zero is not before any."""
+    from logpi.demos.r1_diagnosis import reason
     from logpi.demos.r1_recipe import STAGES
 
     line = [r for r in rows if r.stage != STAGES["zero"].title]
@@ -261,9 +253,11 @@ def lost(rows: Sequence[Measured], much: float = 0.1) -> list[str]:
         was, now = before.numbers["accuracy"], after.numbers["accuracy"]
         if was - now >= much:
             name, job = jobs[after.stage]
+            r = reason(job, name, out / name)
+            remedy = f"--set {r.remedy}" if r.remedy.startswith(f"{name}.") else r.remedy
             sentences.append(
-                f"{after.stage} is right in {now:.1%}, {before.stage} was in {was:.1%}. Try"
-                f" {CURES[job]}: --from {name} --set {name}.…"
+                f"{after.stage} is right in {now:.1%}, {before.stage} was in {was:.1%}: {r.why}."
+                f" Try --from {name} with {remedy}."
             )
     return sentences
 

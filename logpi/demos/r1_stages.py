@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from logpi.demos.r1_arguments import R1
-from logpi.demos.r1_recipe import PUBLISHED, SMALL, Stage
+from logpi.demos.r1_recipe import SETTINGS, Stage
 from logpi.errors import UserError, as_user_errors
 from logpi.jobs import reward_model, rl, sft
 from logpi.jobs.options.fields import setting
@@ -30,7 +30,7 @@ def stage_settings(a: R1, name: str) -> dict[str, Any]:
     """The table's settings of a stage, with the user's own."""
     own = [pair.partition(".")[2] for pair in a.set if pair.startswith(f"{name}.")]
     return {
-        **(SMALL if a.demo else PUBLISHED).get(name, {}),
+        **SETTINGS[a.settings].get(name, {}),
         "seed": a.seed,
         **dict(map(setting, own)),
     }

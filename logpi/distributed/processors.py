@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Processors", "allowed", "busy", "processors", "quota"]
+__all__ = ["Processors", "allowed", "busy", "has_bfloat16", "processors", "quota"]
 
 # seconds in which neighbours are watched
 WINDOW = 0.15
@@ -85,6 +85,17 @@ def _ticks(cores: set[int], proc: Path) -> tuple[int, int]:
                 whole += sum(spent)
                 work += sum(spent) - sum(spent[3:5])
     return work, whole
+
+
+def has_bfloat16(proc: Path = PROC) -> bool:
+    """Whether the CPU multiplies numbers of 16 bits faster than those of 32: it has AMX or
+    AVX512-BF16, or Arm's instructions for it."""
+    with suppress(OSError):
+        for line in (proc / "cpuinfo").read_text().splitlines():
+            name, _, words = line.partition(":")
+            if name.strip().lower() in ("flags", "features"):
+                return bool({"amx_bf16", "avx512_bf16", "bf16"} & set(words.split()))
+    return False
 
 
 def quota(proc: Path = PROC) -> float:

@@ -2,6 +2,8 @@
 
     sampler          the protocol that rollouts use: requests in, completions out
     engine           the decoder; generation.py has its steps, slots.py the state of its rows
+    open_generation  the same without an end: rows join and leave, for a server
+    openai_server    OpenAI's protocol on it
     sampling         requests, completions, and the draw of a token
     turns            the end of a turn, and the continuation
     kv_cache         keys and values; shared_prompts.py has those of long prompts

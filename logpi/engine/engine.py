@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from logpi.distributed.processors import has_bfloat16
 from logpi.engine.cuda_graphs import Capture, CapturedSteps, cuda_graph
 from logpi.engine.fallback import plain_generate
 from logpi.engine.generation import Generation, Work
@@ -34,16 +35,26 @@ class Engine:
             Hkv × D numbers.
         capture: how steps are captured and replayed (default: by CUDA graphs on a GPU, elsewhere
             not at all).
+        half: decode on the CPU by products of bfloat16, where a quick decoder serves the model;
+            log-probabilities are then not the learner's.
 
     Raises:
-        ValueError: fewer than one slot.
+        ValueError: fewer than one slot; `half` without a CPU that has instructions for it.
     """
 
     def __init__(
-        self, policy: CausalLM, *, slots: int = 64, capture: Capture | None = None
+        self,
+        policy: CausalLM,
+        *,
+        slots: int = 64,
+        capture: Capture | None = None,
+        half: bool = False,
     ) -> None:
         if slots < 1:
             raise ValueError(f"slots must be at least 1, not {slots}")
+        if half:
+            refuse_half(policy.device.type)
+        self.half = half
         self.policy, self.slots = policy, slots
         self.cache = Cache()
         capture = capture or (cuda_graph if policy.device.type == "cuda" else None)
@@ -82,7 +93,8 @@ class Engine:
             finder = self._finder(sampling.stop)
             work = Work(requests, limits, sampling, seeds, finder, progress, on_turn_end)
             with torch.inference_mode():
-                generation = Generation(work, self.policy, self.cache, self.captured, self.slots)
+                own = self.policy, self.cache, self.captured, self.slots, self.half
+                generation = Generation(work, *own)
                 generation.run()
             return generation.completions()
         except BaseException:
@@ -108,6 +120,20 @@ class Engine:
         if stop and stop not in self._stops:
             self._stops[stop] = StopStrings(stop, self.policy.tokenizer, self.policy.vocabulary)
         return self._stops.get(stop)
+
+
+def refuse_half(device: str) -> None:
+    """Raises ValueError where products of bfloat16 are not quicker than those of float32."""
+    if device != "cpu":
+        raise ValueError(
+            f"the decoder's own bfloat16 is the CPU's: on {device} give all weights 16 bits, with"
+            " --dtype bfloat16"
+        )
+    if not has_bfloat16():
+        raise ValueError(
+            "this CPU has no instructions for bfloat16 (AMX or AVX512-BF16), so it decodes quicker"
+            " in float32: leave --sampler-dtype out"
+        )
 
 
 def token_limit(number: int, request: Request, sampling: Sampling, policy: CausalLM) -> int:

@@ -72,7 +72,7 @@ class Generation:
     """One call of the engine: its waiting, live and paused rows, and their samples.
 
     Args:
-        work: of the call. policy, cache, captured, slots: the engine's.
+        work: of the call. policy, cache, captured, slots, half: the engine's.
     """
 
     def __init__(
@@ -82,12 +82,14 @@ class Generation:
         cache: Cache,
         captured: CapturedSteps | None,
         slots: int,
+        half: bool = False,
     ) -> None:
         self.work, self.policy, self.cache, self.captured = work, policy, cache, captured
         self.slots, self.device = slots, policy.device
         # the request of each row
         self.owner = [i for i, r in enumerate(work.requests) for _ in range(r.n)]
-        self.decoder = decoder(policy, max(work.limits, default=0), min(slots, len(self.owner)))
+        rows, steps = min(slots, len(self.owner)), max(work.limits, default=0)
+        self.decoder = decoder(policy, steps, rows, half)
         temperature = work.sampling.temperature or policy.temperature
         self.head = replace(self.decoder.head, temperature=temperature)
         if captured is not None:

@@ -28,7 +28,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from logpi.envs.task import Row
@@ -95,6 +95,32 @@ class Conversation(Protocol):
     def reply(self, text: str) -> Reply:
         """The reply to the policy's turn, whose end token is left out of `text`. An exception
         becomes an error observation, and is counted."""
+        ...
+
+
+@dataclass(frozen=True)
+class Verdicts:
+    """What an environment says of a whole conversation, beside the rewards of its turns.
+
+    Attributes:
+        numbers: by name, in its own units; a name that is missing has no verdict, which is no zero.
+        error: why there are none.
+    """
+
+    numbers: Mapping[str, float] = field(default_factory=dict)
+    error: str = ""
+
+
+@runtime_checkable
+class Ending(Conversation, Protocol):
+    """A conversation that wants to know that it is over, to judge it or to free what it holds."""
+
+    def end(self, rest: str) -> Verdicts:
+        """The conversation is over, by itself or at a limit. It is called once, last.
+
+        Args:
+            rest: the policy's last turn where the token limit cut it off, so that it got no reply.
+        """
         ...
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -93,6 +93,13 @@ class Gym(Job):
         changeable=True,
     )
     vectorized: bool = option(False, help="step the environment's own vectorised form")
+    env_processes: int | None = option(
+        None,
+        help="processes that step the environments (default: several where a step costs over 1 ms)",
+        least=1,
+        most=1024,
+        changeable=True,
+    )
     at_once: int = changed(Job, "at_once", 0)
     eval_episodes: int = option(
         20, help="greedy episodes on fresh seeds, for each evaluation", least=1, most=100_000
@@ -114,7 +121,10 @@ class Gym(Job):
         seed(self.seed)
         p, made, rollout, learner, updates = build(self)
         env = self.env if isinstance(self.env, str) else described(self.env)
-        print(f"{env}, {made.name}: {p}", *notes(self, made), sep="\n", file=sys.stderr)
+        lines = [f"{env}, {made.name}: {p}", *notes(self, made)]
+        if (number := rollout.envs.processes) > 1:
+            lines.append(f"{number} processes step the environments")
+        print(*lines, sep="\n", file=sys.stderr)
         every = max(1, updates // (self.evaluations + 1)) if self.evaluations else 0
         return Setup(
             rollout,
@@ -135,6 +145,8 @@ class Gym(Job):
 def main(argv: Sequence[str]) -> int:
     arguments = read(Gym, argv, "gym", "Train a policy on a Gymnasium environment.")
     if arguments.seeds > 1:
+        # the seeds share the cores already
+        arguments = replace(arguments, env_processes=arguments.env_processes or 1)
         with as_user_errors():
             build(arguments)  # what is wrong is said now, once
     start(arguments, f"{arguments.env}, {arguments.algorithm}")

@@ -48,8 +48,9 @@ def build(a: Any) -> tuple[Preset, Algorithm, Fragments | Episodes, Any, int]:
     probe = make_vector_environment(a.env, 2, a.vectorized, p.repeat, **options)
     if not p.squash:
         check_reach(probe.action, p.log_std)
-    trial(probe, action_kind(probe.action, p.squash))
-    envs = make_vector_environment(a.env, p.envs, a.vectorized, p.repeat, **options)
+    cost = trial(probe, action_kind(probe.action, p.squash))
+    number = env_processes(a, cost, p.envs)
+    envs = make_vector_environment(a.env, p.envs, a.vectorized, p.repeat, number, **options)
     policy = make_policy(envs, p, critic=method.objective.needs_critic, own=own_network(a.network))
     rollout = make_rollout(method, p, envs, policy, a.seed)
     batch = envs.n * p.n_steps * p.repeat
@@ -59,6 +60,19 @@ def build(a: Any) -> tuple[Preset, Algorithm, Fragments | Episodes, Any, int]:
     adam = AdamW(p.lr, betas=(0.9, 0.999), eps=1e-5, schedule=schedule)
     learner = Learner(policy, method, a.optimizer or adam, total=updates, seed=a.seed)
     return p, method, rollout, learner, updates
+
+
+def env_processes(a: Any, cost: float, n: int) -> int:
+    """Processes that step n environments: as many as were asked for, else one for each core where
+    a step of all, n times `cost` seconds, is worth it. An environment that is an object stays in
+    this process, where its user may look at it."""
+    from logpi.distributed import cores
+    from logpi.envs.control.processes import WORTH
+
+    if a.env_processes is not None:
+        return a.env_processes
+    worth = isinstance(a.env, str) and not a.vectorized and cost * n > WORTH
+    return min(n, cores()) if worth else 1
 
 
 def resolved(a: Any) -> tuple[Preset, dict[str, Any]]:

@@ -11,6 +11,7 @@ A job is a frozen dataclass of its options; training changes `job.learner`, `job
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -25,6 +26,7 @@ from logpi.jobs.common import finish, opened, settle_threads, to_resume
 from logpi.jobs.options.fields import option
 from logpi.jobs.options.fingerprint import shown
 from logpi.jobs.options.keywords import from_keywords
+from logpi.jobs.options.model_size import note
 from logpi.jobs.options.run import RunArguments, available
 from logpi.jobs.options.saved import to_json
 from logpi.jobs.options.shown import documentation, signature, text
@@ -71,6 +73,7 @@ class Setup:
         files: are kept in it from its beginning, by their names.
         end: called with the run after training; it may add files and print a report.
         close: called at the very end, however it came.
+        settled: the job with every option known (`options/model_size.py`); None: it was.
     """
 
     rollout: Rollout
@@ -88,6 +91,7 @@ class Setup:
     files: Mapping[str, bytes] = field(default_factory=dict)
     end: Callable[[Any, Outcome], object] = _nothing
     close: Callable[[], object] = _nothing
+    settled: Any = None
 
 
 @dataclass(frozen=True)
@@ -221,6 +225,14 @@ class Job(RunArguments):
         )
         write_card(directory, card, "PATH")
 
+    def _settled(self, setup: Setup) -> Job:
+        """The job with every option known; prints which ones the model's size decided."""
+        settled = setup.settled or self
+        words = "" if settled is self else note(self, settled, setup.policy)
+        if words and current().first:
+            print(words, file=sys.stderr)
+        return settled
+
     def _steps(self, alone: bool = False) -> Iterator[TrainingStep]:
         with errors_in_keywords():
             yield from self._train(alone)
@@ -245,7 +257,7 @@ class Job(RunArguments):
         outcome: Outcome | None = None
         with ExitStack() as stack:
             stack.callback(setup.close)
-            run = stack.enter_context(opened(self, self.COMMAND))
+            run = stack.enter_context(opened(known := self._settled(setup), self.COMMAND))
             setup.begin()
             run.keep(setup.files)
             steps = train(
@@ -270,7 +282,7 @@ class Job(RunArguments):
             except GeneratorExit:
                 steps.close()
             if outcome is not None:
-                save = partial(self._save, setup, outcome)
+                save = partial(known._save, setup, outcome)
                 with quiet_ranks():
                     finish(run, save, setup.learner, outcome, setup.curves)
                     setup.end(run, outcome)

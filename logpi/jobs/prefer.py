@@ -18,11 +18,13 @@ from logpi.jobs.memory import Role, memory
 from logpi.jobs.options.algorithm import flags_of_algorithm
 from logpi.jobs.options.fields import changed, option
 from logpi.jobs.options.learning import FineTuningArguments
+from logpi.jobs.options.model_size import said, settled
 from logpi.jobs.options.pairs import PairArguments
 from logpi.jobs.seeds import command
 
 if TYPE_CHECKING:
     from logpi.algorithms import Algorithm
+    from logpi.engine.language_model import LanguageModel
 
 CURVES = (("loss", "eval/loss"), ("rewards/accuracies", "eval/rewards/accuracies"),
           ("rewards/chosen", "rewards/rejected"), "grad_norm")  # fmt: skip
@@ -56,27 +58,32 @@ class Prefer(Job, PairArguments, FineTuningArguments):
         nargs="*",
         flags=flags_of_algorithm,
     )
-    lr: float = changed(
+    lr: float | None = changed(
         FineTuningArguments,
         "lr",
-        1e-6,
-        help="peak learning rate (about 1e-4 for LoRA or a model of a million parameters)",
+        None,
+        help=f"peak learning rate (default: {said('prefer', 'lr')})",
     )
 
     def setup(self) -> Setup:
         """Load everything. The run computes the reference's log-probabilities once, at its
         beginning."""
-        from logpi.algorithms import describe
-        from logpi.evaluation.held_out_pairs import HeldOutPairs
-        from logpi.learner import Learner
-        from logpi.rollouts.preference_pairs import read_labels, read_pairs
         from logpi.runs.rng import seed
-        from logpi.types import Data
 
         method, recorded = _algorithm(self)
         whole_groups(method, self.pairs, "--pairs")
         seed(self.seed)
         policy = self.load(**self.bits())
+        return settled(self, policy)._learning(method, recorded, policy)
+
+    def _learning(self, method: Algorithm, recorded: bool, policy: LanguageModel) -> Setup:
+        """Everything else, of settled options."""
+        from logpi.algorithms import describe
+        from logpi.evaluation.held_out_pairs import HeldOutPairs
+        from logpi.learner import Learner
+        from logpi.rollouts.preference_pairs import read_labels, read_pairs
+        from logpi.types import Data
+
         chat, saver = self.template(policy), self.adapt(policy)
         take = read_labels if Data.LABELS in method.objective.learns_from else read_pairs
         length = policy.fitting(self.max_length)
@@ -106,6 +113,7 @@ class Prefer(Job, PairArguments, FineTuningArguments):
             SHOWN,
             CURVES,
             begin=record,
+            settled=self,
         )
 
 

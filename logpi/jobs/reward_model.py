@@ -16,12 +16,15 @@ from logpi.distributed.world import current
 from logpi.jobs.job import Job, Setup, job
 from logpi.jobs.options.fields import changed, option
 from logpi.jobs.options.learning import FineTuningArguments
+from logpi.jobs.options.model_size import said, settled
 from logpi.jobs.options.pairs import PairArguments
 from logpi.jobs.seeds import command
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from logpi.algorithms import Algorithm
+    from logpi.policies.reward_model import RewardModel
     from logpi.rollouts.preference_pairs import Preferences
     from logpi.runs.directory import Run
     from logpi.train import Outcome
@@ -59,21 +62,17 @@ class TrainRewardModel(Job, PairArguments, FineTuningArguments):
         least=0,
         aliases=("center_rewards_coefficient",),
     )
-    lr: float = changed(
+    lr: float | None = changed(
         FineTuningArguments,
         "lr",
-        1e-5,
-        help="peak learning rate (about 1e-3 for a model of a million parameters)",
+        None,
+        help=f"peak learning rate (default: {said('reward-model', 'lr')})",
     )
     eval_items: int = option(500, help="held-out pairs", least=1)
 
     def setup(self) -> Setup:
         from logpi.algorithms import algorithm
-        from logpi.evaluation.held_out_pairs import HeldOutPairs
-        from logpi.learner import Learner
         from logpi.policies.reward_model import RewardModel
-        from logpi.rollouts.chat import Chat
-        from logpi.rollouts.preference_pairs import read_pairs
         from logpi.runs.rng import seed
 
         method = algorithm("reward_model", margin=self.margin, centre=self.centre)
@@ -81,6 +80,15 @@ class TrainRewardModel(Job, PairArguments, FineTuningArguments):
         model = RewardModel.load(
             self.model, tokenizer=self.tokenizer, **self.loading(), **self.bits()
         )
+        return settled(self, model)._learning(method, model)
+
+    def _learning(self, method: Algorithm, model: RewardModel) -> Setup:
+        """Everything else, of settled options."""
+        from logpi.evaluation.held_out_pairs import HeldOutPairs
+        from logpi.learner import Learner
+        from logpi.rollouts.chat import Chat
+        from logpi.rollouts.preference_pairs import read_pairs
+
         wrap = model.tokenizer.chat_template is not None if self.chat is None else self.chat
         model.remember(wrap, self.system, self.template_options)
         saver, chat = self.adapt(model), Chat(wrap, self.system)
@@ -102,6 +110,7 @@ class TrainRewardModel(Job, PairArguments, FineTuningArguments):
             SHOWN,
             CURVES,
             end=partial(_say_trust, model, held_out),
+            settled=self,
         )
 
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from logpi.jobs.job import Job, Setup, job
 from logpi.jobs.memory import memory
@@ -20,13 +20,16 @@ from logpi.jobs.options.algorithm import flags_of_algorithm
 from logpi.jobs.options.fields import changed, option
 from logpi.jobs.options.learning import LearningArguments, LoraArguments
 from logpi.jobs.options.model import ModelArguments
+from logpi.jobs.options.model_size import said, settled
 from logpi.jobs.options.sampler import SamplerArguments
 from logpi.jobs.options.sampling import DecodingArguments
 from logpi.jobs.options.sources import SourceArguments
 from logpi.jobs.options.turns import TurnArguments
 from logpi.jobs.rl_parts import (
+    RLData,
     algorithm_of,
     by_reward,
+    check_groups,
     curves_of,
     idle_ranks,
     make_learner,
@@ -40,6 +43,10 @@ from logpi.jobs.rl_parts import (
 )
 from logpi.jobs.seeds import command
 from logpi.runs.progress import Progress
+
+if TYPE_CHECKING:
+    from logpi.algorithms import Algorithm
+    from logpi.engine.language_model import LanguageModel
 
 # A recipe holds the options that a paper published; the user's own options win.
 RECIPES: dict[str, dict[str, Any]] = {
@@ -129,7 +136,12 @@ class RL(
         flags=flags_of_algorithm,
     )
     steps: int = option(200, help="updates", least=1, most=10**7, changeable=True)
-    prompts: int = option(8, help="prompts for each update", least=1, most=2**20)
+    prompts: int | None = option(
+        None,
+        help=f"prompts for each update (default: {said('rl', 'prompts')})",
+        least=1,
+        most=2**20,
+    )
     num_generations: int = option(
         8, help="completions for each prompt (the group)", least=1, most=2**16
     )
@@ -171,9 +183,6 @@ class RL(
             return replace(setup, close=stack.pop_all().close)
 
     def _setup(self, stack: ExitStack) -> Setup:
-        from logpi.algorithms import describe
-        from logpi.engine.vllm.sampler import VLLMSampler
-        from logpi.policies.reward_model import WithCritic
         from logpi.runs.rng import seed
 
         method = algorithm_of(self)
@@ -181,6 +190,17 @@ class RL(
         seed(self.seed)
         shared = method.objective.needs_critic and self.critic == "shared"
         policy = self.load(critic=shared, temperature=self.temperature, **self.bits())
+        return settled(self, policy)._learning(stack, method, data, policy)
+
+    def _learning(
+        self, stack: ExitStack, method: Algorithm, data: RLData, policy: LanguageModel
+    ) -> Setup:
+        """Everything else, of settled options."""
+        from logpi.algorithms import describe
+        from logpi.engine.vllm.sampler import VLLMSampler
+        from logpi.policies.reward_model import WithCritic
+
+        check_groups(self, method)
         saver = plain = self.adapt(policy)
         learns, reference = with_critic(self, method, policy), make_reference(self, method, policy)
         saver = learns.saver(saver) if isinstance(learns, WithCritic) else saver
@@ -192,7 +212,7 @@ class RL(
         roles = roles_in_memory(self, learns, policy, reference, data.rewards)
         notes = [describe(method), policy.template.describe()]
         notes += [memory(roles)] if len(roles) > 1 else []
-        notes += idle_ranks(self.prompts)
+        notes += idle_ranks(rollout.size)
         print(*notes, sep="\n\n", file=sys.stderr)
         progress = Progress(self.steps)
         rollout.progress = evaluator.progress = lambda done, total: progress.phase(
@@ -211,6 +231,7 @@ class RL(
             curves=curves_of(data.rewards.names, rollout.conversations is not None),
             progress=progress,
             files=tokenizer_file(policy.tokenizer),
+            settled=self,
         )
 
 

@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from logpi.learner import Learner
     from logpi.policies.causal_lm import CausalLM
     from logpi.rewards import Rewards
-    from logpi.rollouts.prompt_sources import PromptSource
     from logpi.rollouts.text_rollout import TextRollout
     from logpi.train import Evaluate
     from logpi.types import Policy, Rollout
@@ -52,7 +51,6 @@ class RLData:
     task: Task
     other: Task | None
     rewards: Rewards
-    source: PromptSource
     held_out: list[Row]
 
 
@@ -68,8 +66,7 @@ def rows_and_rewards(a: Any) -> RLData:
     rows = task.rows("train", a.seed)
     rewards.check([*rows[0], *columns(task, a)], rows[:32], rows)
     other = a.others()
-    source = a.source(task, other, a.prompts, a.seed)
-    return RLData(task, other, rewards, source, list(task.rows("test")[: a.eval_items]))
+    return RLData(task, other, rewards, list(task.rows("test")[: a.eval_items]))
 
 
 def rollout_and_evaluator(
@@ -99,7 +96,7 @@ def rollout_and_evaluator(
         sampling=sampling,
         chat=template,
         seed=a.seed,
-        source=data.source,
+        source=a.source(data.task, data.other, a.prompts, a.seed),
         conversations=conversations,
         mask_observations=a.mask_observations,
         overlong=a.overlong_prompts,
@@ -190,20 +187,27 @@ def _checked(a: Any, method: Algorithm) -> Algorithm:
         raise UserError(
             f"{method.name} learns from given data: use `logpi sft`, `prefer` or `reward-model`"
         )
-    if a.num_generations < method.objective.min_group:
-        raise UserError(
-            f"{method.name} compares completions of one prompt: --num-generations must be at least "
-            f"{method.objective.min_group}, not {a.num_generations}"
-        )
-    whole_groups(method, a.prompts, "--prompts")
+    check_groups(a, method)
     if a.ahead:
         _check_ahead(a)
     method = _taught(a, method)
     # With 16-bit weights, or by another engine, sampler and learner round differently: the
     # objective corrects for the mismatch with capped importance weights.
-    if a.dtype == "float32" and a.samples_itself:
+    if a.dtype == "float32" and a.same_numerics:
         return method
     return replace(method, objective=method.objective.corrected())
+
+
+def check_groups(a: Any, method: Algorithm) -> None:
+    """Raises UserError if the algorithm cannot compare so few responses, or so few prompts (None:
+    the model's size will say how many)."""
+    if a.num_generations < method.objective.min_group:
+        raise UserError(
+            f"{method.name} compares completions of one prompt: --num-generations must be at least "
+            f"{method.objective.min_group}, not {a.num_generations}"
+        )
+    if a.prompts is not None:
+        whole_groups(method, a.prompts, "--prompts")
 
 
 def _taught(a: Any, method: Algorithm) -> Algorithm:
@@ -242,8 +246,8 @@ def make_learner(a: Any, method: Algorithm, learns: Policy, reference: Policy | 
     probabilities itself, and does not take the sampler's."""
     from logpi.learner import Learner, Trust
 
-    trust = Trust(sampler=a.samples_itself)
-    if a.dtype != "float32":
+    trust = Trust(sampler=a.same_numerics)
+    if a.dtype != "float32" or a.sampler_dtype != "auto":
         trust = Trust(sampler=False, tolerance=ROUNDING, mean=True)
     return Learner(
         learns,

@@ -15,9 +15,12 @@ from typing import TYPE_CHECKING, Any
 from logpi.jobs.job import Job, Setup, job
 from logpi.jobs.options.fields import changed, option
 from logpi.jobs.options.learning import FineTuningArguments
+from logpi.jobs.options.model_size import said, settled
 from logpi.jobs.seeds import command
 
 if TYPE_CHECKING:
+    from logpi.engine.language_model import LanguageModel
+    from logpi.envs.task import Task
     from logpi.policies.causal_lm import CausalLM
     from logpi.train import Evaluate
     from logpi.types import Batch
@@ -56,7 +59,12 @@ class SFT(Job, FineTuningArguments):
         least=2,
         most=2**24,
     )
-    lr: float = changed(FineTuningArguments, "lr", 2e-5, help="peak learning rate")
+    lr: float | None = changed(
+        FineTuningArguments,
+        "lr",
+        None,
+        help=f"peak learning rate (default: {said('sft', 'lr')})",
+    )
     loss: str = option(
         "assistant",
         help="which tokens are learned: all answers', the last one's, or every token",
@@ -77,15 +85,20 @@ class SFT(Job, FineTuningArguments):
     eval_items: int = option(0, help="held-out rows; 0: no evaluation", least=0)
 
     def setup(self) -> Setup:
-        from logpi.algorithms import algorithm
         from logpi.envs.tasks import task as make_task
-        from logpi.learner import Learner
-        from logpi.rollouts.demonstrations import Demonstrations
         from logpi.runs.rng import seed
 
         task = make_task(self.task)
         seed(self.seed)
         policy = self.load(**self.bits())
+        return settled(self, policy)._learning(task, policy)
+
+    def _learning(self, task: Task, policy: LanguageModel) -> Setup:
+        """Everything else, of settled options."""
+        from logpi.algorithms import algorithm
+        from logpi.learner import Learner
+        from logpi.rollouts.demonstrations import Demonstrations
+
         policy.chunk = CHUNK if policy.device.type == "cpu" else policy.chunk
         saver = self.adapt(policy)
         shape: dict[str, Any] = {
@@ -113,6 +126,7 @@ class SFT(Job, FineTuningArguments):
             self.eval_every,
             self.save_every,
             curves=(("loss", "eval/loss"), "grad_norm"),
+            settled=self,
         )
 
 

@@ -19,8 +19,8 @@ from logpi.lab.expectation import Moments, Setting, moments
 from logpi.lab.report import Report, ReportTable
 from logpi.lab.worlds import World, standard, token_world
 from logpi.objectives.policy_gradient import PolicyGradient
-from logpi.ops.ratios import SequenceRatio
-from logpi.ops.selection import MixedOutcomes
+from logpi.ops.ratios import GeometricMeanRatio, SequenceRatio
+from logpi.ops.selection import DropUniform, MixedOutcomes
 from logpi.ops.weights import FixedLength, GroupTokenMean, SequenceMean, TokenMean
 from logpi.runs.plots import COLOURS, Panel, figure
 
@@ -92,17 +92,18 @@ def sentence(alone: ReportTable, by_m: ReportTable, m: int) -> str:
     return (
         f"baselines {'do not change' if exact == {'the policy gradient'} else 'change'} the policy"
         f" gradient, Dr. GRPO scales it by (M−1)/M ({scale:.4g} at M = {m}), and at M = {m} these"
-        f" turn it: {', '.join(turned)}. The reasons: a discount, lengths in the weight, statistics"
-        " of several prompts that contain the row, and the group's standard deviation (with binary"
-        f" rewards from M = {binary} on, with real ones from M = {real})."
+        f" turn it: {', '.join(turned)}. The reasons: a discount, lengths in the weight or in the"
+        " baseline, another goal (log p, the best of two), groups left out without a baseline,"
+        " statistics of several prompts that contain the row, and the group's standard deviation"
+        f" (with binary rewards from M = {binary} on, with real ones from M = {real})."
     )
 
 
 def _alone(world: World, m: int) -> ReportTable:
     rows = []
-    for claim in CLAIMS:
-        setting = claim.setting if claim.setting != Setting() else Setting(responses=m)
-        setting = replace(setting, critic=claim.critic(world) if claim.critic is not None else None)
+    for claim in (c for c in CLAIMS if c.objective.min_group <= c.drawn(m).responses):
+        critic = claim.critic(world) if claim.critic is not None else None
+        setting = replace(claim.drawn(m), critic=critic)
         exact = moments(world, claim.objective, setting)
         form = claim.form(world, m)
         off = digits(_gap(exact.mean, form)) if claim.exact else None
@@ -113,8 +114,9 @@ def _alone(world: World, m: int) -> ReportTable:
         ("method", "theory: E[∇L̂]", "off by", "angle", "here", "scale", "verdict"),
         tuple(rows),
         ("", "", "", ".1f", ".1f", ".4f", ""),
-        "σ = √(p(1−p)) of a prompt that is solved with probability p. off by: |E[∇L̂] − theory| /"
-        " |theory|, where the theory holds for every M. angle: between the theory's direction and"
+        "σ = √(p(1−p)) of a prompt that is solved with probability p; q = 1 − p; σ₂ = √(q²(1−q²)),"
+        " of the best of two. off by: |E[∇L̂] − theory| / |theory|, where the theory holds for"
+        " every M. angle: between the theory's direction and"
         " −∇J, in degrees; here: between E[∇L̂] and −∇J. scale: in lengths of ∇J. Critics are V^π"
         " unless it says wrong V; ppo without γ has γ = 1.",
     )
@@ -132,6 +134,8 @@ def _shipped(world: World, m: int) -> ReportTable:
         chosen = algorithm(name)
         objective = chosen.objective
         if not isinstance(objective, PolicyGradient) or not objective.on_policy:
+            continue
+        if objective.min_group > m:
             continue
         beta = objective.kl.coef if objective.kl is not None else 0.0
         setting = Setting(responses=m, keep=chosen.keep, reference=reference)
@@ -152,8 +156,10 @@ _SHORT = {
     SequenceMean: "1/length",
     GroupTokenMean: "1/group tokens",
     FixedLength: "1/constant",
+    GeometricMeanRatio: "geometric mean",
     SequenceRatio: "seq. ratio",
     MixedOutcomes: "mixed groups",
+    DropUniform: "mixed groups",
 }
 
 
@@ -165,6 +171,7 @@ def _parts(chosen: Algorithm) -> str:
     kinds += [type(o.ratio)] if o.surrogate.uses_ratio else []
     parts = [_SHORT[k] for k in kinds if k in _SHORT]
     parts += ["whitened"] if o.whiten else []
+    parts += [f"{o.top_entropy:.0%} of tokens"] if o.top_entropy < 1 else []
     parts += [f"{o.kl.estimator} {o.kl.place}"] if o.kl is not None else []
     return ", ".join(parts) or "nothing"
 

@@ -18,6 +18,7 @@ from logpi.algorithms import algorithm
 from logpi.lab.expectation import Setting
 from logpi.objectives.policy_gradient import PolicyGradient
 from logpi.ops.advantages import GAE, RewardToGo
+from logpi.ops.selection import DropUniform
 from logpi.ops.time import to_go
 from logpi.ops.weights import GroupTokenMean, SequenceMean, SequenceSum
 
@@ -72,6 +73,35 @@ def _dapo(world: World, m: int) -> Tensor:
         0, world.paths.group, world.conditional * world.lengths
     )
     return -pull(world, _centred(world) / _spread(world) / total[world.paths.group][:, None])
+
+
+def _chance(world: World) -> Tensor:
+    """The probability p that each trajectory's prompt is solved [K, 1]."""
+    return world.solve_rate()[world.paths.group][:, None]
+
+
+def _maxrl(world: World, m: int) -> Tensor:
+    """−E[∇p (1 − q^(M−1)) / p], q = 1 − p: the first M − 1 terms of ∇ log p."""
+    p = _chance(world)
+    return -pull(world, (1 - (1 - p) ** (m - 1)) / p * _centred(world))
+
+
+def _pass_at_two(world: World, m: int) -> Tensor:
+    """−∇E[1 − q²] = −E[2q ∇p]."""
+    return -pull(world, 2 * (1 - _chance(world)) * _centred(world))
+
+
+def _pass_at_two_scaled(world: World, m: int) -> Tensor:
+    """−E[q ∇p / σ₂]: the row is one of the two, whose best has mean 1 − q² and spread σ₂."""
+    q = 1 - _chance(world)
+    return -pull(world, q * _centred(world) / (q**2 * (1 - q**2)).sqrt())
+
+
+def _mixed_groups(world: World, m: int) -> Tensor:
+    """−E[(1 − p^(M−1)) ∇p] / P(mixed): Σ R ∇log π is all of it that is lost where all are right."""
+    p = world.solve_rate()
+    mixed = (world.start * (1 - p**m - (1 - p) ** m)).sum()
+    return -pull(world, (1 - _chance(world) ** (m - 1)) * _centred(world)) / mixed
 
 
 def _reinforce_plus_plus(world: World, m: int) -> Tensor:
@@ -135,6 +165,10 @@ class Claim:
     setting: Setting = Setting()
     critic: Callable[[World], Tensor] | None = None
 
+    def drawn(self, m: int) -> Setting:
+        """How batches are drawn for groups of M; a claim about several prompts has its own M."""
+        return self.setting if self.setting.prompts > 1 else replace(self.setting, responses=m)
+
 
 def wrong_critic(world: World) -> Tensor:
     """V^π plus an error of about a third of the reward, different in every state."""
@@ -189,6 +223,26 @@ def _claims() -> tuple[Claim, ...]:
             setting=Setting(prompts=3, responses=1),
         )
     )
+    return (*rows, *_newer_claims())
+
+
+def _newer_claims() -> tuple[Claim, ...]:
+    """Of rows that are in none of the texts."""
+    law, rows = "−E[∇p (1 − q^(M−1)) / p]", []
+    rows.append(Claim("maxrl", _alone("maxrl"), law, _maxrl))
+    rows.append(Claim("pkpo", _alone("pkpo"), "−∇E[1 − q²]", _pass_at_two))
+    rows.append(
+        Claim(
+            "reinforce_rej",
+            _alone("reinforce_rej"),
+            "∝ −E[(1 − p^(M−1)) ∇p]",
+            _mixed_groups,
+            setting=Setting(keep=DropUniform()),
+        )
+    )
+    limit = "→ −E[q ∇p/σ₂]"
+    rows.append(Claim("pass_at_k", _alone("pass_at_k"), limit, _pass_at_two_scaled, exact=False))
+    rows.append(Claim("opo", _alone("opo"), "→ −∇J", _policy_gradient, exact=False))
     return tuple(rows)
 
 

@@ -183,6 +183,8 @@ def _separable(objective: Objective) -> bool:
     Of parts that are not the library's own this is not known."""
     if type(objective) is not PolicyGradient or objective.whiten or objective.weight.by_action:
         return False
+    if objective.advantage.whole_batch or objective.top_entropy < 1:
+        return False
     parts = (objective.advantage, objective.weight)
     return all(type(part).__module__.startswith("logpi.ops.") for part in parts)
 

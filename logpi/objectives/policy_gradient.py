@@ -16,16 +16,18 @@ import torch
 from torch import Tensor
 
 from logpi.ops.advantages import Advantage, QValue
+from logpi.ops.corrections import Correction, TruncatedIS
 from logpi.ops.divergences import Divergence
 from logpi.ops.kl import KL, k3
 from logpi.ops.moments import whiten
 from logpi.ops.ratios import Ratio, TokenRatio
 from logpi.ops.surrogates import ScoreFunction, Surrogate
 from logpi.ops.time import own
+from logpi.ops.tokens import highest_entropy
 from logpi.ops.weights import TokenMean, Weight
 from logpi.types import Batch, Data, Explanation, Objective, PolicyOutput, Targets
 
-__all__ = ["Diagnostics", "PolicyGradient", "TruncatedIS"]
+__all__ = ["Diagnostics", "PolicyGradient"]
 
 
 class Diagnostics(UserDict[str, Tensor]):
@@ -38,31 +40,6 @@ class Diagnostics(UserDict[str, Tensor]):
     @cached_property
     def data(self) -> dict[str, Tensor]:  # type: ignore[override]
         return self.compute()
-
-
-@dataclass(frozen=True)
-class TruncatedIS:
-    """Truncated importance sampling for a sampler whose numerics differ from the learner's (Yao et
-    al. 2025; Ionides 2008).
-
-        w ← w · min(π_old / π_sampler, cap)
-
-    Needed with another engine or dtype. With logpi's own engine both are the same, and the factor
-    is 1.
-
-    Attributes:
-        cap: > 0, the largest factor.
-    """
-
-    cap: float = 2.0
-
-    def __post_init__(self) -> None:
-        if not self.cap > 0:
-            raise ValueError(f"cap is the largest weight of an action, above 0, not {self.cap:g}")
-
-    def __call__(self, logp_old: Tensor, logp_sampler: Tensor, mask: Tensor) -> Tensor:
-        """[B, T] factors, constant."""
-        return own(logp_old - logp_sampler, mask).exp().clamp(max=self.cap)
 
 
 @dataclass(frozen=True)
@@ -84,6 +61,8 @@ class PolicyGradient(Objective):
             of return), or None.
         entropy_coef: c_H ≥ 0, reward a nat of entropy.
         correction: for a sampler that is not the learner's, or None.
+        top_entropy: share of the batch's own actions, those at which the policy is least sure, that
+            learn from the advantage; in (0, 1]. Needs the policy's entropies, one forward more.
 
     The value of the loss is not the expected return (with `ScoreFunction` only its gradient has a
     meaning): never log it as such.
@@ -99,7 +78,19 @@ class PolicyGradient(Objective):
     value_coef: float = 0.0
     value_clip: float | None = None
     entropy_coef: float = 0.0
-    correction: TruncatedIS | None = None
+    correction: Correction | None = None
+    top_entropy: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.top_entropy <= 1:
+            raise ValueError(f"top_entropy is a share, above 0 up to 1, not {self.top_entropy:g}")
+        if self.surrogate.of_actions and not self.ratio.by_action:
+            raise ValueError(f"{self.surrogate} needs the ratio of tokens, not {self.ratio}")
+
+    @property
+    def needs_policy(self) -> bool:  # type: ignore[override]
+        """Its entropies."""
+        return self.top_entropy < 1
 
     @property
     def needs_critic(self) -> bool:
@@ -138,6 +129,8 @@ class PolicyGradient(Objective):
     def ties(self) -> object | None:
         if self.surrogate.uses_ratio and not self.ratio.by_action:
             return self.ratio
+        if self.correction is not None and not self.correction.by_action:
+            return self.correction
         return None if self.weight.by_action else self.weight
 
     @property
@@ -166,6 +159,8 @@ class PolicyGradient(Objective):
         value_old = None if target is None or value is None else own(value[:, :-1], mask)
         if self.whiten:
             advantage = whiten(advantage, mask)
+        if self.top_entropy < 1:
+            advantage = own(advantage, highest_entropy(now.entropy, mask, self.top_entropy))
         if (kl := self.penalty("action")) and logp_ref is not None:
             advantage = advantage - kl.coef * own(kl.estimator(logp_old, logp_ref), mask)
         others = (
@@ -240,7 +235,7 @@ class PolicyGradient(Objective):
         mask = batch.mask
         # every term is 0 from here on where the policy did not act
         logp = own(now.logp, mask)
-        log_ratio = self.ratio(logp, targets.logp_old, mask)
+        log_ratio = self.ratio.toward(logp, targets.logp_old, mask, targets.advantage)
         objective = self.surrogate(log_ratio, logp, targets.advantage)
         factor = None
         if self.correction is not None:
@@ -302,6 +297,8 @@ class PolicyGradient(Objective):
         by_token, extremes = {"entropy": now.entropy}, {}
         if self.surrogate.uses_ratio:
             ratio = log_ratio.exp()
+            cut = self.surrogate.cut(log_ratio, logp, targets.advantage)
+            cut |= self.ratio.cut(logp, targets.logp_old, targets.advantage)
             extremes = {
                 "ratio/max": torch.where(mask, ratio, 0.0).amax(),
                 "ratio/min": torch.where(mask, ratio, torch.inf).amin(),
@@ -309,7 +306,7 @@ class PolicyGradient(Objective):
             by_token |= {
                 "ratio/mean": ratio,
                 "ratio/square": ratio * ratio,
-                "clip_ratio": self.surrogate.clipped(log_ratio, targets.advantage).to(logp.dtype),
+                "clip_ratio": cut.to(logp.dtype),
                 "kl_old": log_ratio.expm1() - log_ratio,
             }
         if targets.logp_ref is not None:
@@ -318,7 +315,7 @@ class PolicyGradient(Objective):
             by_token["value/loss"] = 0.5 * error
         if self.correction is not None and factor is not None:
             by_token["correction/mean"] = factor
-            by_token["correction/capped"] = (factor >= self.correction.cap).to(logp.dtype)
+            by_token["correction/capped"] = self.correction.cut(factor).to(logp.dtype)
         sums = own(torch.stack([x.detach() for x in by_token.values()]), mask).sum((1, 2))
         means = (sums / mask.sum().clamp(min=1)).unbind()
         return extremes | dict(zip(by_token, means, strict=True))
@@ -327,7 +324,7 @@ class PolicyGradient(Objective):
         """The composition as mathematics."""
         terms = self.surrogate.equation
         if self.correction is not None:
-            terms = f"min(π_old/π_sampler, {self.correction.cap:g}) {terms}"
+            terms = f"{self.correction.equation} {terms}"
         if self.kl is not None and self.kl.place == "loss":
             terms += f" − {self.kl.coef:g} ({self.kl.estimator.equation})"
         if self.entropy_coef:
@@ -344,7 +341,8 @@ class PolicyGradient(Objective):
             "KL": self.kl,
             "weight": self.weight,
         }
-        used = (self.advantage, self.surrogate, self.weight, *([ratio] if ratio else []))
+        used = (self.advantage, self.surrogate, self.weight)
+        used += tuple(part for part in (ratio, self.correction) if part is not None)
         penalties = [self.kl] if self.kl is not None and self.needs_reference else []
         return Explanation(
             f"maximise  Σₜ wₜ {terms}",
@@ -359,6 +357,11 @@ class PolicyGradient(Objective):
         out = [self.advantage.equation]
         if self.whiten:
             out.append("Âₜ ← (Âₜ − mean) / std over all own actions of the batch")
+        if self.top_entropy < 1:
+            out.append(
+                f"Âₜ ← 0 but at the {self.top_entropy:.3g} of the batch's own actions with the"
+                " largest H(π_old(·|sₜ))"
+            )
         if self.surrogate.uses_ratio:
             out.append(self.ratio.equation)
         out.append(self.weight.equation)

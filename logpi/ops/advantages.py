@@ -2,14 +2,15 @@
 
 Each is a frozen dataclass called with `(batch, value)` that returns [B, T] advantages in units of
 return, 0 where `mask` is False, without gradient. Time counts the policy's own actions. Left out:
-whitening, which comes after the critic's target and is a field of the objective, and KL penalties,
-which are already in the reward.
+whitening, which comes after the critic's target and is a field of the objective, KL penalties,
+which are already in the reward, and newer estimators of groups (`group_advantages.py`).
 
 What an estimator needs is an attribute of its class, so a job can refuse a setting before it
 starts:
     critic  it reads `value` [B, T+1]           greedy  it reads `batch.baseline` [B]
     group   least number of samples a prompt    on_policy  the data must come from the policy itself
     bootstraps  a critic values the state after a row that was cut off
+    whole_batch its statistics are of all groups together
     differs     from its source or from common code, a line each
 """
 
@@ -51,6 +52,7 @@ class Advantage(ABC):
     group: ClassVar[int] = 1
     on_policy: ClassVar[bool] = True
     bootstraps: ClassVar[bool] = False
+    whole_batch: ClassVar[bool] = False
     differs: ClassVar[tuple[str, ...]] = ()
     equation: ClassVar[str]
     source: ClassVar[str]

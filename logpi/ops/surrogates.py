@@ -3,8 +3,9 @@
 Each is called with `(log_ratio, logp, advantage)`, all [B, T], and returns the objective of each
 action [B, T] in units of advantage, carrying gradient. `slope` is the same with the derivative
 written out, for updates that spend more time on autograd's calls than on numbers.
-`clipped(log_ratio, advantage)` is where the gradient is cut, for the logs. Left out: aggregation
-(`weights.py`) and penalties (`kl.py`).
+`clipped(log_ratio, advantage)` is where the gradient is cut, for the logs;
+`cut(log_ratio, logp, advantage)` also where that depends on π. Left out: aggregation (`weights.py`)
+and penalties (`kl.py`), and surrogates without a clip (`gates.py`).
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ __all__ = [
     "ScoreFunction",
     "Surrogate",
     "Unclipped",
+    "bounded_exp",
 ]
 
 # In nats. e^30 is beyond every clip, and sums of it fit into float32; a product ratio may not.
@@ -32,7 +34,7 @@ Slope = tuple[Tensor, Tensor]
 """A function's value and its derivative, [B, T] each, without gradient."""
 
 
-def _exp(log_ratio: Tensor) -> Tensor:
+def bounded_exp(log_ratio: Tensor) -> Tensor:
     """ρ without overflow. An infinite ρ would become NaN in the gradient (0 · inf) of exactly those
     actions that a clip cuts off."""
     return log_ratio.clamp(max=LARGEST).exp()
@@ -40,7 +42,7 @@ def _exp(log_ratio: Tensor) -> Tensor:
 
 def _exp_slope(log_ratio: Tensor) -> Slope:
     """`_exp` and its derivative: ρ, and 0 beyond the largest ratio."""
-    ratio = _exp(log_ratio)
+    ratio = bounded_exp(log_ratio)
     return ratio, ratio * (log_ratio <= LARGEST)
 
 
@@ -49,9 +51,12 @@ class Surrogate(ABC):
 
     Attributes:
         uses_ratio: it reads the ratio. differs: from its source or from common code, a line each.
+        of_actions: it reads the probability of an action now and before, so the ratio must be the
+            action's own.
     """
 
     uses_ratio: ClassVar[bool] = True
+    of_actions: ClassVar[bool] = False
     differs: ClassVar[tuple[str, ...]] = ()
     equation: ClassVar[str]
     source: ClassVar[str]
@@ -73,6 +78,10 @@ class Surrogate(ABC):
     def clipped(self, log_ratio: Tensor, advantage: Tensor) -> Tensor:
         """[B, T] bool, True where this surrogate cuts the gradient."""
         return torch.zeros_like(log_ratio, dtype=torch.bool)
+
+    def cut(self, log_ratio: Tensor, logp: Tensor, advantage: Tensor) -> Tensor:
+        """`clipped`, for a surrogate that reads the probability itself."""
+        return self.clipped(log_ratio, advantage)
 
     def at(self, progress: float) -> Surrogate:
         """This surrogate when `progress` in [0, 1] of the run is done."""
@@ -115,7 +124,7 @@ class Unclipped(Surrogate):
     source: ClassVar[str] = "TRPO: Schulman et al. 2015, arXiv:1502.05477"
 
     def __call__(self, log_ratio: Tensor, logp: Tensor, advantage: Tensor) -> Tensor:
-        return _exp(log_ratio) * advantage
+        return bounded_exp(log_ratio) * advantage
 
     def slope(self, log_ratio: Tensor, logp: Tensor, advantage: Tensor) -> Slope | None:
         ratio, by_ratio = _exp_slope(log_ratio)
@@ -155,7 +164,7 @@ class Clip(Surrogate):
         return f"min(ρₜ Âₜ, clip(ρₜ, 1−{self.low:g}, 1+{self.above:g}) Âₜ)"
 
     def __call__(self, log_ratio: Tensor, logp: Tensor, advantage: Tensor) -> Tensor:
-        ratio = _exp(log_ratio)
+        ratio = bounded_exp(log_ratio)
         near = ratio.detach().clamp(1 - self.low, 1 + self.above)
         # where the clipped term is the smaller one; it has no gradient
         cut = (ratio.detach() - near) * advantage > 0
@@ -265,10 +274,10 @@ class ClippedScore(Surrogate):
         return f"stopgrad({low}ρₜ ≤ 1+{self.high:g}) log π(aₜ|sₜ) Âₜ"
 
     def __call__(self, log_ratio: Tensor, logp: Tensor, advantage: Tensor) -> Tensor:
-        return _exp(log_ratio.detach()).clamp(1 - self.low, 1 + self.high) * logp * advantage
+        return bounded_exp(log_ratio.detach()).clamp(1 - self.low, 1 + self.high) * logp * advantage
 
     def slope(self, log_ratio: Tensor, logp: Tensor, advantage: Tensor) -> Slope | None:
-        by_logp = _exp(log_ratio).clamp(1 - self.low, 1 + self.high) * advantage
+        by_logp = bounded_exp(log_ratio).clamp(1 - self.low, 1 + self.high) * advantage
         return by_logp * logp, by_logp
 
     def clipped(self, log_ratio: Tensor, advantage: Tensor) -> Tensor:

@@ -72,6 +72,17 @@ def load_model(
     return model
 
 
+def parameters(path: str | Path) -> int:
+    """How many parameters a causal language model has; reads no weights. Raises as `load_model`."""
+    from transformers import AutoModelForCausalLM as Kind
+
+    source, gguf = _find(path)
+    try:
+        return sum(p.numel() for p in _empty(Kind, _fitting(source, gguf, Kind, {})).parameters())
+    except Exception as error:
+        raise ValueError(f"cannot load a model from {path}: {_line(error)}") from None
+
+
 def read(
     path: str | Path,
     kind: Any,
@@ -334,9 +345,7 @@ def refuse_unembedded(tokenizer: Any, model: Any) -> None:
 @contextmanager
 def quiet(reports: bool = True) -> Iterator[None]:
     """Without progress bars of reading and writing files, which take no time; downloads keep
-    theirs.
-
-    reports: let `transformers` report missing and superfluous weights.
+    theirs. reports: let `transformers` report missing and superfluous weights.
     """
     from huggingface_hub.utils import enable_progress_bars
     from transformers.utils import logging
@@ -355,8 +364,7 @@ def quiet(reports: bool = True) -> Iterator[None]:
 
 
 def _find(path: str | Path) -> tuple[str, dict[str, str]]:
-    """Arguments of `from_pretrained`: a directory or hub name, and the GGUF file in it, if it is
-    one."""
+    """Arguments of `from_pretrained`: a directory or hub name, and the GGUF file in it, if any."""
     local = Path(path).expanduser()
     try:
         if local.is_file() and local.suffix == ".gguf":

@@ -31,7 +31,14 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from logpi.engine.turns import Continuation, TurnEnd
-from logpi.envs.conversation import Conversation, Reply, encodable, error_text
+from logpi.envs.conversation import (
+    Conversation,
+    Ending,
+    Reply,
+    Verdicts,
+    encodable,
+    error_text,
+)
 from logpi.rollouts.observations import Observation, Observations
 from logpi.rollouts.turns import Transcript, Turn, TurnLimits
 
@@ -98,13 +105,45 @@ class OpenConversations:
         self.fresh: set[int] = set()
         self.patient_until = 0.0
 
-    def transcript(self, row: int, sampled: Sequence[int]) -> Transcript:
-        """The transcript of a row. Tokens of `sampled` behind its last full turn are a turn that a
-        limit cut off."""
-        conversation = self.open[row]
+    def transcripts(self, sampled: Sequence[Sequence[int]]) -> list[Transcript]:
+        """The transcripts of all rows, in their order; the conversations are over. Tokens of
+        `sampled[i]` behind the last full turn are a turn that a limit cut off."""
+        cut = [self._cut_off(c, tokens) for c, tokens in zip(self.open, sampled, strict=True)]
+        verdicts = self.end([turns[0].text if turns else "" for turns in cut])
+        return [
+            Transcript((*c.turns, *rest), dict(c.metrics), verdict)
+            for c, rest, verdict in zip(self.open, cut, verdicts, strict=True)
+        ]
+
+    def _cut_off(self, conversation: _OpenConversation, sampled: Sequence[int]) -> tuple[Turn, ...]:
         rest = sampled[sum(t.tokens for t in conversation.turns) :]
-        cut_off = (Turn(len(rest), self.template.decode(rest)),) if len(rest) else ()
-        return Transcript((*conversation.turns, *cut_off), dict(conversation.metrics))
+        return (Turn(len(rest), self.template.decode(rest)),) if len(rest) else ()
+
+    def end(self, rests: Sequence[str] | None = None) -> list[Verdicts]:
+        """Tell every conversation that it is over, in threads; what each says of the whole.
+
+        Args:
+            rests: turns that the token limit cut off; "" without one.
+        """
+        verdicts = [Verdicts() for _ in self.open]
+
+        def ask(row: int, conversation: Ending, rest: str) -> None:
+            verdicts[row] = _verdicts(conversation, rest, self.open[row].lock)
+
+        threads = {}
+        for row, rest in enumerate(rests or [""] * len(self.open)):
+            conversation = self.open[row].conversation
+            if isinstance(conversation, Ending):
+                verdicts[row] = Verdicts(error=f"hung: no verdict in {self.limits.seconds:g} s")
+                work = (row, conversation, rest)
+                threads[row] = threading.Thread(target=ask, args=work, daemon=True)
+                threads[row].start()
+        deadline = time.monotonic() + self.limits.seconds
+        for thread in threads.values():
+            thread.join(min(max(0.0, deadline - time.monotonic()), A_DAY))
+            if thread.is_alive():
+                self._leave_behind(thread)
+        return list(verdicts)
 
     def on_turn_end(self, ended: Sequence[TurnEnd], wait: bool) -> list[Continuation]:
         """As `engine.turns.OnTurnEnd`."""
@@ -276,6 +315,18 @@ def crowded(late: list[threading.Thread]) -> bool:
     """Whether too many threads are late for a further call. Forgets threads that ended."""
     late[:] = [t for t in late if t.is_alive()]
     return len(late) >= HUNG
+
+
+def _verdicts(conversation: Ending, rest: str, lock: threading.Lock) -> Verdicts:
+    """What a conversation says at its end. Never raises: the fault costs the verdict."""
+    try:
+        with lock:
+            verdicts = conversation.end(rest)
+        if not all(math.isfinite(v) for v in verdicts.numbers.values()):
+            raise ValueError("a verdict is not a finite number")
+        return verdicts
+    except BaseException as error:
+        return Verdicts(error="failed: " + " ".join(error_text(error).split())[:200])
 
 
 def _checked(reply: Any) -> Reply:

@@ -144,11 +144,15 @@ class ResponseSampler:
             stop = (*sampling.stop, *self.conversations.environment.stop)
             sampling = replace(sampling, stop=tuple(dict.fromkeys(stop)))
             opened = self.conversations.begin(rows, requests)
-            sampled = generate(
-                requests, sampling, progress=self.progress, on_turn_end=opened.on_turn_end
-            )
-            numbered = enumerate(chain.from_iterable(sampled))
-            transcripts = (opened.transcript(i, c.tokens.tolist()) for i, c in numbered)
+            try:
+                sampled = generate(
+                    requests, sampling, progress=self.progress, on_turn_end=opened.on_turn_end
+                )
+            except BaseException:
+                opened.end()
+                raise
+            own = [c.tokens.tolist() for c in chain.from_iterable(sampled)]
+            transcripts = iter(opened.transcripts(own))
         return [
             Responses(
                 row,
@@ -171,8 +175,9 @@ class ResponseSampler:
 
         Rewards get the columns `names` of the items and two more: `step`, the policy's updates so
         far, and `assistant_prefix`, the beginning of the response that the prompt already holds. In
-        conversations also `turns`, the texts of the policy's turns, and `step_reward`, the sum of
-        the environment's rewards (which the return includes in any case).
+        conversations also `turns`, the texts of the policy's turns, `step_reward`, the sum of the
+        environment's rewards (which the return includes in any case), and `verdicts`, what it says
+        of the whole.
         """
         flat = [
             (r, c, t) for r in responses for c, t in zip(r.completions, r.transcripts, strict=True)
@@ -185,6 +190,7 @@ class ResponseSampler:
         if self.conversations is not None:
             columns["turns"] = [[turn.text for turn in t.turns] for _, _, t in flat]
             columns["step_reward"] = [t.reward for _, _, t in flat]
+            columns["verdicts"] = [t.verdicts for _, _, t in flat]
         return self.rewards.score(
             prompts=[r.row["prompt"] for r, _, _ in flat],
             completions=[_completion(r.row, t) for r, _, t in flat],

@@ -16,7 +16,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from logpi.calls.templates import unread
-from logpi.envs.conversation import Conversation, TextEnvironment, encodable, error_text
+from logpi.envs.conversation import (
+    Conversation,
+    Ending,
+    TextEnvironment,
+    encodable,
+    error_text,
+)
 from logpi.errors import UserError
 from logpi.rollouts.observations import Observations
 from logpi.rollouts.open_conversations import OpenConversations
@@ -83,7 +89,10 @@ class ToolConversations:
         Raises:
             UserError: the model's chat template has no place for the tools.
         """
-        prompt = encodable(self._start(row).prompt)
+        conversation = self._start(row)
+        prompt = encodable(conversation.prompt)
+        if isinstance(conversation, Ending):
+            conversation.end("")
         return self.chat(self.policy, prompt, self.tools, row.get("chat_template_kwargs"))
 
     def begin(self, rows: Sequence[Row], requests: Sequence[Request]) -> OpenConversations:

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from logpi.envs.conversation import Verdicts
+
 
 @dataclass(frozen=True)
 class Turn:
@@ -32,10 +34,12 @@ class Transcript:
 
     Attributes:
         turns: of the policy, in order. metrics: what the environment and the rollout counted.
+        verdicts: what the environment says of the whole.
     """
 
     turns: tuple[Turn, ...]
     metrics: Mapping[str, float] = field(default_factory=dict)
+    verdicts: Verdicts = Verdicts()
 
     @property
     def text(self) -> str:

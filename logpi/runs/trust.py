@@ -30,13 +30,16 @@ from logpi.errors import UserError
 
 # Rather too much than too little: what matches is asked for. An escape may hide any of them:
 # `--set zero.rewards=["x\\u002epy:f"]` is x.py:f once it is read as JSON.
-_CODE = re.compile(r"\.py\b|\bcommand\b|\bmcp\b|\\[ux]", re.IGNORECASE)
+_CODE = re.compile(
+    r"\.py\b|\bcommand\b|\bmcp\b|\b(?:verifiers|openenv)(?:\(.*\))?:|\\[ux]", re.IGNORECASE
+)
 # The grid world's ends, cells and numbers, are no module in spite of their colons.
 _CELLS = re.compile(r"terminals=[\d(),:.+\- ]*", re.ASCII)
 
 
 def code_named(arguments: Mapping[str, Any]) -> list[str]:
-    """The arguments that name what would be run: a file, a command, an MCP server, a module.
+    """The arguments that name what would be run: a file, a command, an MCP server, a
+    module, a package's environment.
 
     >>> code_named({"env": "mine:Maze-v0", "rewards": ["exact", "judge.py:score"], "model": "m"})
     ['--env mine:Maze-v0', '--rewards judge.py:score']

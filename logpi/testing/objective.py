@@ -50,9 +50,16 @@ def row(
     return _batch([list(reward)], [own], terminated)
 
 
-def group(returns: Sequence[float]) -> Batch:
-    """A batch of one group of one-action rows with these returns, for examples and tests."""
-    return _batch([[r] for r in returns], [[1]] * len(returns), True)
+def group(returns: Sequence[float], lengths: Sequence[int] | None = None) -> Batch:
+    """A batch of one group with these returns, for examples and tests; `lengths` are the numbers of
+    the rows' own actions, one each if None."""
+    lengths = lengths or [1] * len(returns)
+    slots = [[t < n for t in range(max(lengths))] for n in lengths]
+    paid = [
+        [r * (t == n - 1) for t in range(max(lengths))]
+        for r, n in zip(returns, lengths, strict=True)
+    ]
+    return _batch(paid, [[int(x) for x in row] for row in slots], True)
 
 
 def _batch(reward: list[list[float]], mask: list[list[int]], terminated: bool) -> Batch:

@@ -294,16 +294,16 @@ class SGD:
         inputs.optimizer.zero_grad(set_to_none=True)
         # Pieces are on the CPU, so that nothing before the loss waits for a GPU.
         for piece in part.pieces:
-            loss, metrics, now = _differentiated(inputs, *piece)
-            rows, constants, _, counts = piece
+            *_, counts = piece
+            loss, metrics, now, batch, targets = _differentiated(inputs, *piece)
             if not counts:
                 continue
             known = {
                 "+loss": loss,
                 **(metrics if diagnose else {}),
-                **(gaps(now, rows, constants) if first else {}),
+                **(gaps(now, batch, targets) if first else {}),
             }
-            diagnostics.append((known, rows.mask.sum()))
+            diagnostics.append((known, batch.mask.sum()))
         _add_up_gradients(inputs.optimizer)
         size, means = self._clip(inputs.optimizer), diagnostic_means(diagnostics)
         if first and inputs.check is not None:
@@ -343,21 +343,21 @@ def _writes_out(kind: type) -> bool:
 
 def _differentiated(
     inputs: UpdateInputs, rows: Batch, constants: UpdateConstants, weights: Tensor, counts: bool
-) -> tuple[Tensor, Mapping[str, Tensor], PolicyOutput]:
-    """Adds a micro-batch's gradient to the parameters'; its loss, diagnostics and output. One that
-    does not count (`own_share`) adds 0."""
+) -> tuple[Tensor, Mapping[str, Tensor], PolicyOutput, Batch, UpdateConstants]:
+    """Adds a micro-batch's gradient to the parameters'; its loss, diagnostics and output, and its
+    rows and constants on the output's device. One that does not count (`own_share`) adds 0."""
     policy = inputs.policy
     recorded = policy.recorded(rows) if counts and _writes_out(type(policy)) else None  # type: ignore[attr-defined]
     if recorded is not None:
         loss, metrics, by = slopes(inputs.objective, rows, constants, weights, recorded.output)
         recorded.backward(by.logp, by.entropy, by.value)
-        return loss, metrics, recorded.output
+        return loss, metrics, recorded.output, rows, constants
     now = policy.evaluate(rows)
     here = now.logp.device
     batch, targets, weight = rows.to(here), constants.to(here), weights.to(here)
     loss, metrics = inputs.objective.loss(batch, targets, weight, now)
     (loss if counts else 0.0 * loss).backward()
-    return loss.detach(), metrics, now
+    return loss.detach(), metrics, now, batch, targets
 
 
 def _add_up_gradients(optimizer: torch.optim.Optimizer) -> None:

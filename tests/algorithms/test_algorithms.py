@@ -23,9 +23,11 @@ from logpi.ops.advantages import (
     TotalReward,
 )
 from logpi.ops.constant_advantages import NoReward, Uniform
+from logpi.ops.gates import BinaryTV, SoftGate
+from logpi.ops.group_advantages import BatchScale, LengthBaseline, MaxAtK, MeanScale, PassAtK
 from logpi.ops.kl import AdaptiveKL, k1, k2, k3
-from logpi.ops.ratios import SequenceRatio, TokenRatio
-from logpi.ops.selection import KeepAll, MaskOut, MixedOutcomes
+from logpi.ops.ratios import GeometricMeanRatio, SequenceRatio, TokenRatio
+from logpi.ops.selection import DropUniform, KeepAll, MaskOut, MixedOutcomes
 from logpi.ops.surrogates import (
     Clip,
     ClippedScore,
@@ -70,6 +72,16 @@ ROWS = {
     "dapo": (GroupNorm(), TokenRatio(), Clip(0.2, 0.28), None, GroupTokenMean()),
     "gspo": (GroupNorm(), SequenceRatio(mean=True), Clip(3e-4, 4e-4), None, SequenceMean()),
     "cispo": (GroupNorm(), TokenRatio(), ClippedScore(float("inf"), 4.0), None, TokenMean()),
+    "sapo": (GroupNorm(), TokenRatio(), SoftGate(1.0, 1.05), None, SequenceMean()),
+    "gmpo": (GroupNorm(), GeometricMeanRatio(0.4), Unclipped(), None, SequenceMean()),
+    "dppo": (GroupCenter(), TokenRatio(), BinaryTV(0.15), None, FixedLength(512)),
+    "dapo_forking": (GroupNorm(), TokenRatio(), Clip(0.2, 0.28), None, GroupTokenMean()),
+    "lite_ppo": (BatchScale(), TokenRatio(), Clip(0.2), None, TokenMean()),
+    "opo": (LengthBaseline(), None, ScoreFunction(), None, SequenceSum()),
+    "reinforce_rej": (TotalReward(), TokenRatio(), Clip(0.2), None, SequenceMean()),
+    "maxrl": (MeanScale(), None, ScoreFunction(), None, SequenceSum()),
+    "pkpo": (MaxAtK(2), None, ScoreFunction(), None, SequenceSum()),
+    "pass_at_k": (PassAtK(2), TokenRatio(), Clip(0.2, 0.28), None, TokenMean()),
     "distill": (NoReward(), TokenRatio(), Clip(0.2), (1.0, k1, "action"), TokenMean()),
     "sft": (Uniform(), None, ScoreFunction(), None, TokenMean()),
 }
@@ -88,6 +100,16 @@ ARXIV = {
     "dapo": "2503.14476",
     "gspo": "2507.18071",
     "cispo": "2506.13585",
+    "sapo": "2511.20347",
+    "gmpo": "2507.20673",
+    "dppo": "2602.04879",
+    "dapo_forking": "2506.01939",
+    "lite_ppo": "2508.08221",
+    "opo": "2505.23585",
+    "reinforce_rej": "2504.11343",
+    "maxrl": "2602.02710",
+    "pkpo": "2505.15201",
+    "pass_at_k": "2508.10751",
     "distill": "2306.13649",
 }
 WHITENED = {"trpo", "ppo", "orz", "reinforce_plus_plus", "reinforce_plus_plus_baseline"}
@@ -119,12 +141,19 @@ def test_composition(name: str) -> None:
     assert o.needs_critic == (name in CRITICS) == (o.value_coef > 0)
     assert o.needs_greedy == (name == "remax") and o.on_policy == (name != "sft")
     assert o.needs_reference == (kl is not None) and o.needs_teacher == (name == "distill")
-    assert o.min_group == (2 if isinstance(advantage, GroupCenter | GroupNorm | LeaveOneOut) else 1)
+    alone = (TotalReward, RewardToGo, GAE, QValue, GreedyBaseline, NoReward, Uniform)
+    assert o.min_group == (3 if name == "pass_at_k" else 1 if isinstance(advantage, alone) else 2)
+    assert o.top_entropy == (0.2 if name == "dapo_forking" else 1)
+    assert o.needs_policy == (name == "dapo_forking")
 
 
 def test_selection_and_updates() -> None:
-    assert isinstance(algorithm("dapo").keep, MixedOutcomes)
-    assert all(isinstance(algorithm(n).keep, KeepAll) for n in ROWS if n != "dapo")
+    chosen = {n: type(algorithm(n).keep) for n in ROWS}
+    assert {n: k for n, k in chosen.items() if k is not KeepAll} == {
+        "dapo": MixedOutcomes,
+        "dapo_forking": MixedOutcomes,
+        "reinforce_rej": DropUniform,
+    }
     assert algorithm("ppo").update == SGD(epochs=4) and algorithm("grpo").update == SGD(epochs=1)
     assert type(algorithm("trpo").update).__name__ == "TrustRegion"
 
@@ -254,6 +283,9 @@ def test_what_every_row_takes(name: str) -> None:
         ("dr-grpo", "dr_grpo"),
         ("Dr.GRPO", "dr_grpo"),
         ("reinforce-plus-plus", "reinforce_plus_plus"),
+        ("geo_mean", "gmpo"),
+        ("dppo_tv", "dppo"),
+        ("Reinforce-Rej", "reinforce_rej"),
     ],
 )
 def test_names_by_which_others_know_them(theirs: str, ours: str) -> None:
@@ -312,7 +344,7 @@ def test_shorthand_of_the_penalty() -> None:
         ("grpoo", "grpo"),
         ("gpro", "grpo"),
         ("gsop", "gspo"),
-        ("dappo", "dapo"),
+        ("dapoo", "dapo"),
         ("reinforce_pluss_plus", "reinforce_plus_plus"),
         ("PP0", "ppo"),
     ],
@@ -374,6 +406,14 @@ def test_settings_without_a_sense_are_refused(given: dict, says: str) -> None:
         ("dpo", {"beta": "0,1"}, "beta must be a number"),
         ("grpo", {"micro_tokens": "all"}, "a whole number, or null for none"),
         ("ppo", {"value_clip": [1]}, "value_clip must be a number"),
+        ("grpo", {"top_entropy": 0}, "top_entropy is a share, above 0 up to 1, not 0"),
+        ("grpo", {"top_entropy": 1.5}, "not 1.5"),
+        ("sapo", {"tau_neg": 0}, "temperatures above 0"),
+        ("gmpo", {"low": -1}, "nats of a log-ratio, at least 0"),
+        ("dppo", {"high": -1}, "divergences of a token, at least 0"),
+        ("dppo", {"ratio": "SequenceRatio"}, "needs the ratio of tokens, not SequenceRatio"),
+        ("pkpo", {"k": 1}, "MaxAtK needs k of at least 2, not 1"),
+        ("pass_at_k", {"k": 0}, "PassAtK needs k of at least 2, not 0"),
     ],
     ids=str,
 )
@@ -421,10 +461,12 @@ def test_a_description_of_parts_rebuilds_them(name: str) -> None:
     """The printed form of a part is Python that makes it."""
     import logpi.ops.advantages as advantages
     import logpi.ops.constant_advantages as constant_advantages
+    import logpi.ops.gates as gates
+    import logpi.ops.group_advantages as group_advantages
     import logpi.ops.surrogates as surrogates
     import logpi.ops.weights as weights
 
-    modules = (advantages, constant_advantages, surrogates, weights)
+    modules = (advantages, group_advantages, constant_advantages, surrogates, gates, weights)
     names = {"inf": float("inf"), **{k: v for m in modules for k, v in vars(m).items()}}
     o = objective(name)
     for part in (o.advantage, o.surrogate, o.weight):

@@ -87,8 +87,15 @@ ROWS = [n for n in NAMES if isinstance(algorithm(n).objective, PolicyGradient)]
 def variants(name: str) -> Iterator[Algorithm]:
     """A row with each part of each axis, each placement of the penalty, and its switches."""
     own = {o.name for o in options(name)}
+    row = algorithm(name).objective
+    assert isinstance(row, PolicyGradient)
     for axis, parts in PARTS.items():
-        for part in parts:
+        for part, kind in parts.items():
+            # what reads an action's own probabilities needs its own ratio
+            surrogate = kind if axis == "surrogate" else row.surrogate
+            ratio = kind if axis == "ratio" else row.ratio
+            if surrogate.of_actions and not ratio.by_action:
+                continue
             word = "FixedLength(8)" if part == "FixedLength" else part
             yield algorithm(name, value_coef=0.5, **{axis: word})
     for estimator in ("k1", "k2", "k3"):

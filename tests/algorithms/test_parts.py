@@ -108,7 +108,7 @@ def test_every_part_of_every_row_is_a_word_that_is_itself(name: str) -> None:
 def test_every_field_that_is_a_part_has_an_axis() -> None:
     """A new axis of the objective gets words, or this fails."""
     parts = [f for f in fields(PolicyGradient) if "bool" not in str(f.type)]
-    numbers = {"value_coef", "value_clip", "entropy_coef"}
+    numbers = {"value_coef", "value_clip", "entropy_coef", "top_entropy"}
     assert all(axis_of(str(f.type)) for f in parts if f.name not in numbers)
     assert axis_of("float | None") is None and axis_of("bool") is None
 

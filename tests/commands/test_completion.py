@@ -29,7 +29,7 @@ def script(tmp_path_factory: pytest.TempPathFactory) -> Path:
     [
         ("logpi reward-m", ["reward-model"]),
         ("logpi rl --alg", ["--algorithm"]),
-        ("logpi rl --algorithm dap", ["dapo"]),
+        ("logpi rl --algorithm dapo_f", ["dapo_forking"]),
         ("logpi rl --hi", ["--high"]),
         ("logpi gym --n-st", ["--n-steps"]),
         ("logpi rl --schedule cos", ["cosine"]),

@@ -9,11 +9,13 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from logpi.cli import main
 from logpi.demos import r1_arguments, r1_data, r1_report
+from logpi.envs.data import RowsTask
 from logpi.errors import Stopped
 from logpi.jobs import sft
 from logpi.jobs.options.command_line import parse
@@ -201,7 +203,7 @@ def test_every_stage_leaves_its_outputs_and_counts(whole, capsys):
 
 def test_general_prompts_and_the_preference_reward_join_late(whole):
     arguments = json.loads((whole / "final" / "arguments.json").read_text())["arguments"]
-    assert arguments["temperature"] == 0.7 and arguments["refresh_reference"] == 400
+    assert arguments["temperature"] == 0.7 and arguments["refresh_reference"] == 20
     assert arguments["options"] == {"low": 10, "beta": 0.001}
     steps = {r["step"]: r for r in read_metrics(whole / "final") if "loss" in r}
     prompts = {
@@ -315,7 +317,43 @@ def test_a_stage_can_be_run_anew_with_other_settings(whole, tmp_path, capsys):
     assert not (out / "before-2").exists()
 
 
-def test_a_stage_that_lost_is_named_with_what_to_try():
+def stage_run(path: Path, settings: dict[str, Any], steps: list[dict[str, float]]) -> None:
+    path.mkdir(parents=True)
+    (path / "arguments.json").write_text(json.dumps({"command": "rl", "arguments": settings}))
+    rows = [{"step": i, "loss": 0.0} | s for i, s in enumerate(steps, 1)]
+    (path / "metrics.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+
+
+FIVE = {"lr": 2e-5, "prompts": 4, "num_generations": 4, "max_completion_length": 64}
+
+
+@pytest.mark.parametrize(
+    ("step", "why", "remedy"),
+    [
+        (
+            {"kl_sequence": 6.0, "reward": 1.0},
+            "6.0 nats a response from its start after 9 updates of 16 responses at lr 2e-05",
+            "--set reasoning.lr=7e-06 reasoning.prompts=8.",
+        ),
+        (
+            {"kl_sequence": 0.1, "frac_reward_zero_std": 0.9},
+            "in 90% of its groups all rewards were equal",
+            "--set reasoning.groups=resample reasoning.num_generations=8.",
+        ),
+        (
+            {"completions/clipped_ratio": 0.5},
+            "50% of its responses were cut off",
+            "--set reasoning.max_completion_length=128.",
+        ),
+        (
+            {"reward": 0.5},
+            "its reward did not rise (0.50 to 0.50 in 9 updates of 16 responses)",
+            "--set reasoning.lr=7e-06 reasoning.prompts=8.",
+        ),
+    ],
+)
+def test_a_stage_that_lost_is_named_with_why_and_what_to_try(tmp_path, step, why, remedy):
+    stage_run(tmp_path / "reasoning", FIVE, [step] * 9)
     rates = {
         "base": 0.1,
         "R1-Zero": 0.9,
@@ -324,11 +362,34 @@ def test_a_stage_that_lost_is_named_with_what_to_try():
         "second SFT": 0.25,
         "final RL": 0.5,
     }
-    [line] = r1_report.lost([r1_report.Measured(k, {"accuracy": v}) for k, v in rates.items()])
-    assert line.startswith(
-        "reasoning RL is right in 30.0%, cold start was in 60.0%. Try a smaller lr"
-    )
-    assert line.endswith("--from reasoning --set reasoning.…")
+    measures = [r1_report.Measured(k, {"accuracy": v}) for k, v in rates.items()]
+    [line] = r1_report.lost(measures, tmp_path)
+    assert line.startswith("reasoning RL is right in 30.0%, cold start was in 60.0%: ")
+    assert why in line and line.endswith(f"Try --from reasoning with {remedy}")
+
+
+@pytest.mark.parametrize(
+    ("rows", "loss", "why", "remedy"),
+    [
+        (
+            33,
+            0.02,
+            "it starts from the base model and had 33 rows",
+            "with more rows (--data-prompts",
+        ),
+        (200, 0.9, "still 0.90 nats a token after 2.0 passes over 200 rows", "sft.epochs=4."),
+    ],
+)
+def test_a_second_sft_that_lost_had_few_rows_or_few_passes(tmp_path, rows, loss, why, remedy):
+    data = tmp_path / "rows.jsonl"
+    data.write_text("".join(f'{{"prompt": "{i}", "completion": "{i}"}}\n' for i in range(rows)))
+    settings = {"task": str(data), "rows": 100, "lr": 1e-4}
+    count = len(RowsTask(str(data)).rows("train"))
+    stage_run(tmp_path / "sft", settings | {"rows": count // 2}, [{"loss": loss}] * 4)
+    rates = {"reasoning RL": 0.8, "second SFT": 0.2}
+    measures = [r1_report.Measured(k, {"accuracy": v}) for k, v in rates.items()]
+    [line] = r1_report.lost(measures, tmp_path)
+    assert why.replace(str(rows), str(count)) in line and remedy in line
 
 
 def test_the_report_says_what_would_make_the_same_numbers_again(monkeypatch):
@@ -439,7 +500,8 @@ def test_the_task_decides_its_verifier(tmp_path):
     write_rows(tmp_path / "mbpp.jsonl", [PROGRAM])
 
     def verifier(task: str, *more: str) -> str:
-        argv = ["--model", "m", "--task", task.replace("DIR", str(tmp_path)), *more]
+        argv = ["--model", "m", "--settings", "published"]
+        argv += ["--task", task.replace("DIR", str(tmp_path)), *more]
         return r1_arguments.settled(parse(r1_arguments.R1, argv, "logpi r1")).accuracy
 
     assert [verifier(f"{t}:DIR/sums") for t in ("gsm8k", "math500", "aime")] == ["math"] * 3
@@ -464,7 +526,11 @@ def test_a_benchmarks_answer_is_read_in_the_tags_and_in_a_box(tmp_path):
 
     write_rows(tmp_path / "train.jsonl", [SUM])
     a = r1_arguments.settled(
-        parse(r1_arguments.R1, ["--model", "m", "--task", f"gsm8k:{tmp_path}"], "logpi r1")
+        parse(
+            r1_arguments.R1,
+            ["--model", "m", "--settings", "published", "--task", f"gsm8k:{tmp_path}"],
+            "logpi r1",
+        )
     )
     row = task(a.task).rows("train")[0]
     said = [

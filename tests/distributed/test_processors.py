@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from logpi.distributed.processors import Processors, allowed, busy, processors, quota
+from logpi.distributed.processors import Processors, allowed, busy, has_bfloat16, processors, quota
 
 
 def machine(home: Path, groups: str, mounts: str, files: dict[str, str]) -> Path:
@@ -90,3 +90,20 @@ def test_a_system_that_says_nothing_has_cores_alone(tmp_path: Path) -> None:
 def test_the_limit_is_whole_cores() -> None:
     limits = [Processors(8, q).limit for q in (math.inf, 2.5, 0.3, 9.0)]
     assert limits == [8, 2, 1, 8]
+
+
+@pytest.mark.parametrize(
+    ("text", "has"),
+    [
+        ("flags\t\t: fpu avx2 avx512f amx_bf16 amx_tile", True),
+        ("flags : avx512_bf16", True),
+        ("Features : asimd bf16", True),
+        ("flags : fpu avx2 avx512f", False),
+        ("model name : bf16", False),
+        ("", False),
+    ],
+)
+def test_instructions_for_bfloat16(text: str, has: bool, tmp_path: Path) -> None:
+    assert not has_bfloat16(tmp_path)
+    (tmp_path / "cpuinfo").write_text(f"processor : 0\n{text}\n")
+    assert has_bfloat16(tmp_path) == has

@@ -32,7 +32,11 @@ def numbers(path):
     return [{k: v for k, v in r.items() if not is_time(k)} for r in read_metrics(path)]
 
 
-@pytest.mark.parametrize("name", [n for n in NAMES if n not in ("sft", "dapo", "distill")])
+# no samples, no teacher, no prompts in place of others, no groups of more than one, no returns ≥ 0
+NOT_HERE = ("sft", "distill", "dapo", "dapo_forking", "reinforce_rej", "maxrl")
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if n not in NOT_HERE])
 def test_every_algorithm_trains_by_its_name(name, tmp_path):
     fragments = algorithm(name).objective.fragments
     assert fragments == (name in ("a2c", "ppo", "trpo", "orz"))
@@ -50,6 +54,13 @@ def test_every_algorithm_trains_by_its_name(name, tmp_path):
     assert (tmp_path / "r/model/policy.safetensors").exists() and (
         tmp_path / "r/curves.png"
     ).exists()
+
+
+def test_an_algorithm_that_returns_do_not_fit_says_so(tmp_path):
+    words = ["--env", "logpi/GridWorld-v0", "--algorithm", "maxrl", "--updates", "1"]
+    with pytest.raises(UserError, match=r"returns must be at least 0, and one is -\d") as error:
+        train(tmp_path / "r", *words, "--options", "episodes=16", "envs=8")
+    assert "\n" not in str(error.value)
 
 
 def test_play_draws_the_grid_world(tmp_path, capsys):

@@ -163,7 +163,7 @@ def test_leaving_the_loop_stops_with_a_model_and_goes_on(tmp_path: Path) -> None
 
 
 def test_another_learning_rate_in_the_loop(tmp_path: Path) -> None:
-    job = rl(tmp_path / "run", steps=3, lr=1e-3)
+    job = rl(tmp_path / "run", steps=3, lr=1e-3, warmup=0)
     rates = []
     for step in job:
         rates.append(step.metrics["lr"])

@@ -8,9 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 import logpi
-from logpi.engine.engine import Engine
+from logpi.engine.engine import Engine, refuse_half
 from logpi.errors import SamplerLost, UserError
 from logpi.jobs.rl_parts import algorithm_of
 from logpi.policies.small import small_policy
@@ -132,3 +133,42 @@ def test_bad_words_are_one_line(fake, tmp_path, monkeypatch) -> None:
         with pytest.raises(UserError, match=match):
             job(fake, tmp_path / "bad", **options).run()
         assert not (tmp_path / "bad").exists()
+
+
+def own(out: Path | None = None, **options) -> logpi.RL:
+    given = {
+        "model": small_policy(ALPHABET, width=32, layers=1, heads=2),
+        "task": [{"prompt": f"{a}+1=", "answer": str(a + 1)} for a in range(120)],
+        "rewards": [digits],
+        "steps": 2,
+        "prompts": 3,
+        "num_generations": 3,
+        "max_completion_length": 20,
+        "eval_items": 3,
+        "sampler_dtype": "bfloat16",
+        "out": out,
+    }
+    return logpi.RL(**{**given, **options})
+
+
+def test_bfloat16_is_refused_where_the_cpu_has_no_instructions_for_it(monkeypatch) -> None:
+    monkeypatch.setattr("logpi.engine.engine.has_bfloat16", lambda: False)
+    with pytest.raises(UserError, match=r"no instructions for bfloat16 .* leave sampler_dtype out"):
+        own().run()
+    with pytest.raises(ValueError, match="on cuda give all weights 16 bits"):
+        refuse_half("cuda")
+    with pytest.raises(UserError, match="our own decoder's"):
+        own(sampler="vllm").run()
+
+
+@pytest.mark.skipif(
+    not torch.ops.mkldnn._is_mkldnn_bf16_supported(), reason="oneDNN has no bfloat16 on this CPU"
+)
+def test_samples_of_bfloat16_are_corrected_like_another_engines(tmp_path, monkeypatch) -> None:
+    """The learner's own log-probabilities are the old ones, and the gap is measured and small."""
+    monkeypatch.setattr("logpi.engine.engine.has_bfloat16", lambda: True)
+    own(tmp_path / "run").run()
+    gaps = [r["gap_sampler/mean"] for r in metrics(tmp_path / "run") if "gap_sampler/mean" in r]
+    assert len(gaps) == 2 and all(1e-6 < gap < 0.02 for gap in gaps), gaps
+    method = algorithm_of(own())
+    assert method.objective == algorithm_of(own(sampler_dtype="auto")).objective.corrected()

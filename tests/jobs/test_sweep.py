@@ -115,7 +115,7 @@ def test_the_table_orders_by_the_measure_and_failures_last(tmp_path: Path) -> No
         ("gym --lr 1 x -- --env logpi/GridWorld-v0", "--lr: 'x' is not a number"),
         ("gym --seed 1 2 -- --out x", "a sweep's own --out stands in front of --"),
         ("gym --normalize x", "'x' is not true or false"),
-        ("gym --algorithm dappo", "did you mean dapo?"),
+        ("gym --algorithm daapo", "did you mean dapo?"),
         ("gym", "say what varies"),
         ("", "JOB must be given"),
         ("gm --lr 1", "unknown value 'gm'; did you mean gym?"),

@@ -19,6 +19,7 @@ from logpi.lab.worlds import double, grid_world, responses, standard, token_worl
 from logpi.learner import Learner
 from logpi.objectives.policy_gradient import PolicyGradient
 from logpi.ops.advantages import GAE, GroupCenter, LeaveOneOut, QValue, RewardToGo
+from logpi.ops.group_advantages import BatchScale
 from logpi.ops.selection import MixedOutcomes
 from logpi.ops.weights import SequenceSum
 from logpi.types import PolicyOutput
@@ -38,7 +39,7 @@ METHODS = [n for n in NAMES if isinstance(algorithm(n).objective, PolicyGradient
 @pytest.mark.parametrize("claim", EXACT, ids=lambda c: c.name)
 def test_closed_forms_hold_exactly(claim, m):
     critic = claim.critic(WORLD) if claim.critic is not None else None
-    found = moments(WORLD, claim.objective, Setting(responses=m, critic=critic)).mean
+    found = moments(WORLD, claim.objective, replace(claim.drawn(m), critic=critic)).mean
     torch.testing.assert_close(found, claim.form(WORLD, m), atol=1e-10, rtol=0)
 
 
@@ -117,6 +118,24 @@ def test_group_normalised_limits(name):
     assert gaps[-1] < 0.01
     # 1/M: it is a limit, not a plateau
     assert gaps[-2] / gaps[-1] == pytest.approx(2, abs=0.1)
+
+
+@pytest.mark.parametrize("name, last, gap", [("opo", 128, 0.01), ("pass_at_k", 128, 0.02)])
+def test_newer_rows_have_their_limits(name, last, gap):
+    claim = BY_NAME[name]
+    limit = claim.form(SMALL, 0)
+    gaps = [
+        float((moments(SMALL, claim.objective, claim.drawn(m)).mean - limit).norm() / limit.norm())
+        for m in (last // 4, last // 2, last)
+    ]
+    assert gaps == sorted(gaps, reverse=True) and gaps[-1] < gap
+
+
+def test_a_batchs_spread_is_one_scale_for_all_prompts():
+    """With more prompts in a batch Lite PPO's advantage turns the step less and less."""
+    objective = PolicyGradient(BatchScale(), weight=SequenceSum())
+    few, more = (moments(SMALL, objective, Setting(prompts=n, responses=4)) for n in (2, 5))
+    assert few.cosine < 0.9997 and 1 - more.cosine < (1 - few.cosine) / 3
 
 
 def test_whitening_over_the_batch_is_a_scale_in_the_limit():
@@ -203,7 +222,8 @@ def test_gradient_is_what_the_shipped_learner_applies(name):
     """The same batch through `Learner.update`, with an optimiser that does not move: parameters
     hold the same gradient."""
     chosen = algorithm(name)
-    setting = Setting(prompts=2, responses=2, reference=far_reference(SMALL))
+    size = max(2, chosen.objective.min_group)
+    setting = Setting(prompts=2, responses=size, reference=far_reference(SMALL))
     draws = all_draws(SMALL, setting)
     likely = draws.pick(draws.probability.argsort(descending=True)[:2])
     mine = gradients(SMALL, chosen.objective, setting, likely)
@@ -224,7 +244,8 @@ def test_gradient_is_what_the_shipped_learner_applies(name):
 @pytest.mark.parametrize("name", [n for n in METHODS if _separable(algorithm(n).objective)])
 def test_sharing_a_backward_pass_changes_nothing(name):
     objective = algorithm(name).objective
-    setting = Setting(prompts=2, responses=2, reference=far_reference(SMALL))
+    size = max(2, objective.min_group)
+    setting = Setting(prompts=2, responses=size, reference=far_reference(SMALL))
     draws = all_draws(SMALL, setting)
     shared = gradients(SMALL, objective, setting, draws)
     alone = torch.cat(

@@ -31,6 +31,7 @@ from logpi.ops.constant_advantages import Uniform
 from logpi.ops.kl import KL, Estimator, k1, k2, k3
 from logpi.ops.ratios import SequenceRatio
 from logpi.ops.surrogates import Clip, ClippedScore, DualClip, ScoreFunction, Surrogate, Unclipped
+from logpi.ops.tokens import highest_entropy
 from logpi.ops.weights import FixedLength, GroupTokenMean, SequenceMean, SequenceSum, TokenMean
 from logpi.testing import gradient, random_case
 from logpi.types import Batch, PolicyOutput
@@ -512,6 +513,59 @@ def test_expected_gradient_of_group_methods(
     theta, ref, reward = tree()
     (true,) = torch.autograd.grad(regularised_return(theta, ref, reward, 0.0), theta)
     assert_close(group_gradient(name, size, theta, reward, **options), factor * true)
+
+
+def best_of(theta: Tensor, reward: Tensor, k: int) -> Tensor:
+    """E[max of k rewards], over every k trajectories."""
+    chance = path_logp(theta).sum(1).exp()
+    drawn = list(itertools.product(range(A * A), repeat=k))
+    return torch.stack([chance[list(r)].prod() * reward[list(r)].max() for r in drawn]).sum()
+
+
+@pytest.mark.parametrize(("k", "size"), [(2, 2), (2, 3), (3, 3)])
+def test_pkpo_climbs_the_best_of_k_for_every_size_of_group(k: int, size: int) -> None:
+    """Rewards are any real numbers here, below 0 too."""
+    theta, _, reward = tree()
+    reward = 3 * reward - 1
+    (true,) = torch.autograd.grad(best_of(theta, reward, k), theta)
+    assert_close(group_gradient("pkpo", size, theta, reward, k=k), true)
+
+
+def test_maxrl_climbs_the_logarithm_cut_off() -> None:
+    """−Σ_{n<M} (1−p)ⁿ/n: with M = 2 the expected reward, with M = 3 one term more."""
+    theta, _, reward = tree()
+    right = (reward > reward.median()).double()
+    lost = 1 - (path_logp(theta).sum(1).exp() * right).sum()
+    for size, goal in ((2, -lost), (3, -lost - lost**2 / 2)):
+        (true,) = torch.autograd.grad(goal, theta, retain_graph=True)
+        assert_close(group_gradient("maxrl", size, theta, right), true)
+
+
+def test_at_the_sampling_policy_gates_and_masks_are_not_there() -> None:
+    """SAPO and GMPO begin as GRPO, DPPO as Dr. GRPO."""
+    case = double_case()
+    grpo, dr_grpo = algorithm("grpo", beta=0).objective, algorithm("dr_grpo").objective
+    for name, plain in (("sapo", grpo), ("gmpo", grpo), ("dppo", dr_grpo)):
+        same(algorithm(name).objective, plain, case, moved=0.0, loss=False)  # type: ignore[arg-type]
+        with pytest.raises(AssertionError):
+            same(algorithm(name).objective, plain, case, moved=0.5, loss=False)  # type: ignore[arg-type]
+
+
+def test_gmpo_without_bounds_is_gspo_without_bounds() -> None:
+    case, free = double_case(), float("inf")
+    gmpo = algorithm("gmpo", low=free).objective
+    gspo = algorithm("gspo", surrogate=Clip(free)).objective
+    same(gmpo, gspo, case)  # type: ignore[arg-type]
+
+
+def test_forking_tokens_take_the_others_gradient_away_and_nothing_else() -> None:
+    batch, now, ref = double_case()
+    whole, part = algorithm("dapo").objective, algorithm("dapo_forking").objective
+    all_of_them = gradient(whole, batch, now, ref)[1]["logp"]
+    some = gradient(part, batch, now, ref)[1]["logp"]
+    chosen = highest_entropy(now.entropy, batch.mask, 0.2)
+    assert_close(some, torch.where(chosen, all_of_them, 0.0))
+    assert 0 < int(chosen.sum()) <= 0.2 * int(batch.mask.sum()) + 1 and bool(some.any())
 
 
 def test_a_group_of_two_makes_grpo_blind_to_the_size_of_a_difference() -> None:

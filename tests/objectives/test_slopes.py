@@ -8,9 +8,10 @@ from itertools import product
 import pytest
 import torch
 
-from logpi.objectives.policy_gradient import PolicyGradient, TruncatedIS
+from logpi.objectives.policy_gradient import PolicyGradient
 from logpi.objectives.slopes import _by_autograd, _written_out, slopes
 from logpi.ops.advantages import GAE
+from logpi.ops.corrections import TruncatedIS
 from logpi.ops.kl import KL, Estimator, k1, k2, k3
 from logpi.ops.ratios import SequenceRatio
 from logpi.ops.surrogates import (

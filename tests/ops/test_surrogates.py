@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from logpi.ops.ratios import SequenceRatio, TokenRatio
+from logpi.ops.gates import BinaryKL, BinaryTV, SoftGate
+from logpi.ops.ratios import GeometricMeanRatio, SequenceRatio, TokenRatio
 from logpi.ops.surrogates import (
     Clip,
     ClippedScore,
@@ -97,7 +98,10 @@ def test_score_and_unclipped() -> None:
     assert not ScoreFunction.uses_ratio and Unclipped.uses_ratio
 
 
-@pytest.mark.parametrize("surrogate", [Clip(), DualClip(), Unclipped(), ClippedScore()], ids=str)
+SURROGATES = [Clip(), DualClip(), Unclipped(), ClippedScore(), SoftGate(), BinaryTV(), BinaryKL()]
+
+
+@pytest.mark.parametrize("surrogate", SURROGATES, ids=str)
 @pytest.mark.parametrize("log_ratio", [100.0, 1000.0])
 def test_a_ratio_beyond_floats_is_no_nan(surrogate: Surrogate, log_ratio: float) -> None:
     """Product ratios of long responses overflow exp; 0·inf must not reach the parameters."""
@@ -132,6 +136,24 @@ def test_sequence_ratio_gradient_reaches_every_action() -> None:
     SequenceRatio(mean=True)(logp, old, mask)[0, 0].backward()
     assert logp.grad is not None
     assert_close(logp.grad, torch.tensor([[0.5, 0.5, 0], [0, 0, 0]]))
+
+
+def test_geometric_mean_of_clipped_tokens() -> None:
+    old = torch.tensor([[-2.0, -1.0, 0.0]]).expand(2, 3)
+    logp = (old + torch.tensor([[0.6, -0.6, 0.0]])).requires_grad_()
+    mask = torch.tensor([[1, 1, 0]], dtype=torch.bool).expand(2, 3)
+    advantage = torch.tensor([[1.0, 1, 0], [-1, -1, 0]])
+    part = GeometricMeanRatio(low=0.4, high=0.5)
+    got = part.toward(logp, old, mask, advantage)
+    # up: (.5 − .6) / 2, down: (.6 − .4) / 2
+    assert_close(got, torch.tensor([[-0.05, -0.05, 0], [0.1, 0.1, 0]]))
+    assert part.cut(logp, old, advantage).tolist() == [[True, False, False], [False, True, False]]
+    got[:, 0].sum().backward()
+    assert logp.grad is not None
+    # a token that is cut off has none
+    assert_close(logp.grad, torch.tensor([[0, 0.5, 0], [0.5, 0, 0]]))
+    assert_close(part(logp, old, mask), torch.zeros(2, 3))
+    assert GeometricMeanRatio(0.3).above == 0.3
 
 
 def test_a_dead_row_has_ratio_one() -> None:

@@ -198,7 +198,7 @@ def test_the_trial_shows_distinct_completions_with_the_answer_and_every_column()
     assert (
         prompts[0] == "p"
         and level == [1, 2, 1, 2]
-        and others == ["answer", "assistant_prefix", "step", "step_reward"]
+        and others == ["answer", "assistant_prefix", "step", "step_reward", "verdicts"]
         and min(sizes) > 0
     )
     assert (

@@ -195,7 +195,7 @@ def test_a_model_without_a_place_for_tools_reads_of_them_in_the_system_message(s
     )
     assert "Error: add: 'a' must be of type integer" in told[1]
     assert heard[2].observation is None and heard[2].stop == ""
-    assert opened.transcript(0, []).metrics["tool_errors/arguments"] == 1.0
+    assert opened.transcripts([[]])[0].metrics["tool_errors/arguments"] == 1.0
 
 
 def test_tools_of_a_row_go_to_the_template_when_the_task_says_so(tmp_path):

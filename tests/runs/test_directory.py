@@ -186,7 +186,7 @@ def test_a_killed_writer_frees_its_run_although_its_child_lives_on(run: Run) -> 
     run.close()
     code = (
         "import os, sys, time; from logpi.runs.directory import Run\nrun = Run.open(sys.argv[1])\n"
-        "if os.fork() == 0: time.sleep(30)\nprint('held', flush=True); time.sleep(30)"
+        "if os.fork() == 0: print('held', flush=True)\ntime.sleep(30)"
     )
     command = [sys.executable, "-c", code, str(run.path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True) as writer:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from logpi import algorithm
 from logpi.algorithms import NAMES
-from logpi.objectives.policy_gradient import PolicyGradient, TruncatedIS
+from logpi.objectives.policy_gradient import PolicyGradient
 from logpi.ops.advantages import (
     GAE,
     Advantage,
@@ -32,11 +32,21 @@ from logpi.ops.advantages import (
     TotalReward,
 )
 from logpi.ops.constant_advantages import Uniform
+from logpi.ops.corrections import MaskedIS, SequenceMaskedIS, TruncatedIS
+from logpi.ops.gates import BinaryKL, BinaryTV, SoftGate
+from logpi.ops.group_advantages import BatchScale, LengthBaseline, MaxAtK, MeanScale, PassAtK
 from logpi.ops.groups import group_sum
 from logpi.ops.kl import KL, k1, k2, k3
 from logpi.ops.moments import whiten
-from logpi.ops.ratios import Ratio, SequenceRatio, TokenRatio
-from logpi.ops.surrogates import Clip, ClippedScore, DualClip, ScoreFunction, Surrogate, Unclipped
+from logpi.ops.ratios import GeometricMeanRatio, Ratio, SequenceRatio, TokenRatio
+from logpi.ops.surrogates import (
+    Clip,
+    ClippedScore,
+    DualClip,
+    ScoreFunction,
+    Surrogate,
+    Unclipped,
+)
 from logpi.ops.time import own
 from logpi.ops.weights import (
     FixedLength,
@@ -81,8 +91,23 @@ SURROGATES = [
     Clip(0.05, 0.08),
     DualClip(0.05, c=1.05),
     ClippedScore(0.05, 0.05),
+    SoftGate(5.0, 9.0),
 ]
-RATIOS = [TokenRatio(), SequenceRatio(True), SequenceRatio(False)]
+RATIOS = [TokenRatio(), SequenceRatio(True), SequenceRatio(False), GeometricMeanRatio(0.02, 0.05)]
+
+
+@pytest.mark.parametrize(
+    "advantage",
+    [BatchScale(), LengthBaseline(), MeanScale(), MaxAtK(2), MaxAtK(4), PassAtK(2), PassAtK(3)],
+    ids=str,
+)
+def test_newer_advantages(advantage: Advantage) -> None:
+    testing.check_all(PolicyGradient(advantage, surrogate=Clip(0.05), weight=SequenceMean()))
+
+
+@pytest.mark.parametrize("surrogate", [BinaryTV(0.02, 0.04), BinaryKL(0.001)], ids=str)
+def test_surrogates_of_an_actions_own_probability(surrogate: Surrogate) -> None:
+    testing.check_all(PolicyGradient(GroupCenter(), surrogate=surrogate, weight=FixedLength(9)))
 
 
 @pytest.mark.parametrize("advantage", ADVANTAGES, ids=str)
@@ -109,6 +134,9 @@ def test_surrogate_and_ratio(surrogate: Surrogate, ratio: Ratio) -> None:
         {"value_coef": 0.5},
         {"value_coef": 0.5, "value_clip": 0.01},
         {"correction": TruncatedIS(1.05)},
+        {"correction": MaskedIS(0.9, 1.1)},
+        {"correction": SequenceMaskedIS(0.7, 1.4)},
+        {"top_entropy": 0.3},
         {
             "whiten": True,
             "kl": KL(0.1, k1, "reward"),

@@ -22,6 +22,9 @@ from logpi.envs.scalars import OLD, flag, number
 from logpi.errors import UserError
 from logpi.rewards.workers.worker import describe
 
+# types of what a step gives beside the observation
+USUAL = (float, bool, bool, dict)
+
 
 def call_env(call: Callable[..., Any], *args: Any, **options: Any) -> Any:
     """The result of an environment's method; its exception, with its place, as a UserError."""
@@ -70,7 +73,11 @@ class CheckedEnv(gym.Wrapper):
         return check_reset(self.env.reset(**accepted))
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        obs, reward, terminated, truncated, info = check_step(self.env.step(action))
+        result = self.env.step(action)
+        # as nearly all environments answer
+        if type(result) is tuple and tuple(map(type, result[1:])) == USUAL:
+            return result  # type: ignore[return-value]
+        obs, reward, terminated, truncated, info = check_step(result)
         return (
             obs,
             number(reward),

@@ -22,6 +22,7 @@ from typing import Any
 import gymnasium as gym
 from gymnasium.vector import VectorEnv
 
+from logpi.envs.control.processes import ProcessVectorEnvironment
 from logpi.envs.control.vector import (
     GymnasiumVectorEnvironment,
     SyncVectorEnvironment,
@@ -81,16 +82,29 @@ def make_env(source: EnvSource, repeat: int = 1, **options: Any) -> gym.Env:
 
 
 def make_vector_environment(
-    source: EnvSource, n: int, vectorized: bool = False, repeat: int = 1, **options: Any
+    source: EnvSource,
+    n: int,
+    vectorized: bool = False,
+    repeat: int = 1,
+    processes: int = 1,
+    **options: Any,
 ) -> VectorEnvironment:
-    """`n` environments stepped in turn, or the environment's own vectorised form.
+    """`n` environments stepped in turn, or in blocks by several processes, or the environment's own
+    vectorised form.
 
     Raises:
-        UserError: as `make_env`; an environment that cannot be copied; or there is no vectorised
-            form.
+        UserError: as `make_env`; an environment that cannot be copied; there is no vectorised form;
+            more processes than environments.
     """
     if not vectorized:
-        return SyncVectorEnvironment(_envs(source, n, repeat, options))
+        envs = _envs(source, n, repeat, options)
+        return (
+            SyncVectorEnvironment(envs)
+            if processes == 1
+            else ProcessVectorEnvironment(envs, processes)
+        )
+    if processes > 1:
+        raise UserError("a vectorised form has no processes: leave --vectorized off, or these")
     make_env(source, **options).close()
     if (
         not isinstance(source, str)

@@ -120,7 +120,8 @@ CONTINUOUS = _p(
 # Algorithms that compare the episodes of a group.
 COMPARED = (
     *("reinforce_plus_plus_baseline", "rloo", "remax", "grpo", "grpo_r1", "grpo_sequence"),
-    *("dr_grpo", "gspo", "cispo"),
+    *("dr_grpo", "gspo", "cispo", "sapo", "gmpo", "dppo", "lite_ppo", "opo", "pkpo", "pass_at_k"),
+    "maxrl",
 )
 # algorithm -> settings where the environment has none of its own
 DEFAULTS: dict[str, Preset] = {

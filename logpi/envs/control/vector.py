@@ -13,8 +13,8 @@ an episode ends, here for one environment whose episode is s0 s1 s2 and whose ne
     2               s1           s2       r0         True        s2: a critic may look at it
     3               r0           r1       r1         False       r0: the policy acts on it
 
-`SyncVectorEnvironment` steps single environments in turn (asynchronous processes are ten times
-slower on cheap ones). Each episode begins from a seed, so seed and actions reproduce it, and a run
+`SyncVectorEnvironment` steps single environments in turn; `processes.py` shares expensive ones out
+among processes. Each episode begins from a seed, so seed and actions reproduce it, and a run
 resumes exactly. `GymnasiumVectorEnvironment` wraps a `gymnasium.vector.VectorEnv`, such as an
 environment's own vectorised form, in either autoreset mode. Observations are checked and copied
 (`checks.py`, `spaces.checked_observation`). Left out: making environments (`make.py`), recording
@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,6 +50,10 @@ Array = np.ndarray
 NextSeed = Callable[[int], int | None]
 """Number of an environment → seed of its next episode; None: no further episode."""
 notices = logging.getLogger("logpi")
+DIFFERS = (
+    "the environment does not repeat itself from seed and actions: new episodes begin, so this run"
+    " goes on, but not bit for bit"
+)
 
 
 @dataclass(frozen=True)
@@ -78,7 +82,7 @@ class VectorEnvironment(ABC):
         n: number of environments.
         obs: [N, *] encoded, for the next actions. observation, action: the single spaces.
         masks: bits of allowed actions at the end of an observation. seeded: every episode begins
-            from a seed of its own.
+            from a seed of its own. processes: that step them.
     """
 
     n: int
@@ -87,6 +91,7 @@ class VectorEnvironment(ABC):
     action: gym.Space
     masks: int
     seeded: bool
+    processes: int = 1
 
     @property
     def features(self) -> int:
@@ -140,6 +145,12 @@ class VectorEnvironment(ABC):
         """Close the environments."""
 
 
+def drawn(next_seed: NextSeed, places: Iterable[int]) -> dict[int, int]:
+    """The seeds of the next episodes at these places, drawn in their order."""
+    seeds = ((i, next_seed(i)) for i in places)
+    return {i: seed for i, seed in seeds if seed is not None}
+
+
 class SyncVectorEnvironment(VectorEnvironment):
     """Single environments, one after the other."""
 
@@ -160,22 +171,36 @@ class SyncVectorEnvironment(VectorEnvironment):
         if self._info_mask:
             shape = (shape[0] + self.masks,)
         self.obs = np.zeros((self.n, *shape), np.uint8 if self.image else np.float32)
-        self._raw: list[Any] = [None] * self.n  # (observation, mask) of each environment
+        # Of each environment: its encoded row, where that is the observation's own numbers, else
+        # (observation, mask), which are encoded together.
+        own = isinstance(self.observation, gym.spaces.Box) and not self.image
+        self._rows = self.obs.copy() if own and not self._info_mask else None
+        self._raw: list[Any] = [None] * self.n
         self._seeds: list[int] = [0] * self.n
         self._actions: list[list[Any]] = [[] for _ in envs]
 
     def begin(self, next_seed: NextSeed) -> None:
         self._next_seed = next_seed
-        for i in range(self.n):
-            self._reset(i)
-        self.obs = self._encoded()
+        self.restart(drawn(next_seed, range(self.n)))
 
-    def _reset(self, i: int) -> None:
-        seed = self._next_seed(i)
-        if seed is None:
-            return
-        self._raw[i] = self._copied(*call_env(self._checked[i].reset, seed=seed))
-        self._seeds[i], self._actions[i] = seed, []
+    def restart(self, seeds: Mapping[int, int]) -> Array:
+        """Begin the episodes of these seeds in these environments; the observations of all."""
+        for i, seed in seeds.items():
+            self._keep(i, *call_env(self._checked[i].reset, seed=seed))
+            self._seeds[i], self._actions[i] = seed, []
+        self.obs = self._encoded()
+        return self.obs
+
+    def _keep(self, i: int, obs: Any, info: dict[str, Any]) -> None:
+        """The observation of one environment, checked and copied."""
+        if self._rows is None:
+            self._raw[i] = self._copied(obs, info)
+        elif (
+            type(obs) is np.ndarray and obs.shape == self._rows.shape[1:] and obs.dtype.kind == "f"
+        ):
+            self._rows[i] = obs
+        else:
+            self._rows[i] = checked_observation(self.observation, obs).ravel()
 
     def _copied(self, obs: Any, info: dict[str, Any]) -> tuple[Any, Array | None]:
         """Observation and mask of one environment, checked and copied."""
@@ -190,6 +215,8 @@ class SyncVectorEnvironment(VectorEnvironment):
         return checked_observation(self.observation, obs), bits
 
     def _encoded(self) -> Array:
+        if self._rows is not None:
+            return self._rows.copy()
         x = encode(self.observation, stack(self.observation, [obs for obs, _ in self._raw]))
         return (
             np.concatenate([x, np.stack([bits for _, bits in self._raw])], -1)
@@ -198,6 +225,14 @@ class SyncVectorEnvironment(VectorEnvironment):
         )
 
     def step(self, action: Array, active: Array | None = None) -> VectorStep:
+        step = self.advance(action, active)
+        over = step.terminated | step.truncated
+        if over.any():
+            self.restart(drawn(self._next_seed, np.flatnonzero(over).tolist()))
+        return step
+
+    def advance(self, action: Array, active: Array | None = None) -> VectorStep:
+        """A step without what follows an episode's end."""
         reward = np.zeros(self.n, np.float32)
         terminated, truncated = np.zeros(self.n, bool), np.zeros(self.n, bool)
         real = np.ones(self.n, bool) if active is None else active.copy()
@@ -206,15 +241,12 @@ class SyncVectorEnvironment(VectorEnvironment):
         for i in range(self.n) if active is None else np.flatnonzero(active).tolist():
             choice = choices[i]
             obs, value, terminated[i], truncated[i], info = call_env(self._checked[i].step, choice)
+            self._keep(i, obs, info)
             # checked again: a wrapper around the checks may have changed the reward
-            self._raw[i], reward[i] = self._copied(obs, info), number(value)
+            reward[i] = value if type(value) is float else number(value)
             self._actions[i].append(choice)
-        after = self._encoded()
-        ended = np.flatnonzero(terminated | truncated).tolist()
-        for i in ended:
-            self._reset(i)
-        self.obs = self._encoded() if ended else after
-        return VectorStep(after, reward, terminated, truncated, real)
+        self.obs = self._encoded()
+        return VectorStep(self.obs, reward, terminated, truncated, real)
 
     def state_dict(self) -> dict[str, Any]:
         """Seed and actions of every episode under way, which determine its state."""
@@ -228,21 +260,22 @@ class SyncVectorEnvironment(VectorEnvironment):
         """Replay the episodes under way. An environment that does not repeat itself begins new
         ones, with a warning."""
         self._next_seed = next_seed
+        if not np.array_equal(self.replay(state), state["obs"]):
+            notices.warning(DIFFERS)
+            self.begin(next_seed)
+
+    def replay(self, state: dict[str, Any]) -> Array:
+        """The observations after the episodes under way were played again."""
         for i, env in enumerate(self._checked):
             self._seeds[i] = int(state["seeds"][i])
-            self._raw[i] = self._copied(*call_env(env.reset, seed=self._seeds[i]))
+            self._keep(i, *call_env(env.reset, seed=self._seeds[i]))
             actions = state["actions"][i]
             self._actions[i] = actions.tolist() if actions.ndim == 1 else list(actions)
             for choice in self._actions[i]:
                 obs, _, _, _, info = call_env(env.step, choice)
-                self._raw[i] = self._copied(obs, info)
+                self._keep(i, obs, info)
         self.obs = self._encoded()
-        if not np.array_equal(self.obs, state["obs"]):
-            notices.warning(
-                "the environment does not repeat itself from seed and actions: new episodes begin,"
-                " so this run goes on, but not bit for bit"
-            )
-            self.begin(next_seed)
+        return self.obs
 
     def close(self) -> None:
         for env in self.envs:

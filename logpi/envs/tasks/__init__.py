@@ -24,6 +24,8 @@ from logpi.envs.benchmarks import Benchmark
 from logpi.envs.data import RowsTask
 from logpi.envs.files import SUFFIXES
 from logpi.envs.objects import is_rows, label
+from logpi.envs.packages.openenv import OpenEnv
+from logpi.envs.packages.verifiers import Verifiers
 from logpi.envs.task import GeneratedRows, Row, Task
 from logpi.envs.tasks.addition import Addition
 from logpi.envs.tasks.bfcl import Bfcl
@@ -79,6 +81,7 @@ NAMES: dict[str, Callable[..., Task]] = {
 }
 READERS: dict[str, Callable[..., Task]] = {
     "bfcl": Bfcl, "toolrl": ToolRL, "openai": OpenAICalls, "qa": Questions, "hotpotqa": Questions,
+    "verifiers": Verifiers, "openenv": OpenEnv,
 }  # fmt: skip
 """Tasks over files of a layout of their own: `NAME:PATH`, or with options
 `NAME(option=value):PATH`."""

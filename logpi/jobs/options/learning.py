@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 from logpi.jobs.options.fields import changed, option
 from logpi.jobs.options.model import ModelArguments
+from logpi.jobs.options.model_size import said
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,13 +22,17 @@ class LearningArguments:
     # The last learning rate of a linear or cosine schedule, as a share of the peak.
     END: ClassVar[float] = 0.0
 
-    lr: float = option(
-        1e-6,
-        help="peak learning rate (about 3e-4 for a model of a million parameters)",
+    lr: float | None = option(
+        None,
+        help=f"peak learning rate (default: {said('rl', 'lr')})",
         least=0,
         most=10,
     )
-    warmup: int = option(0, help="updates over which the learning rate climbs", least=0)
+    warmup: int | None = option(
+        None,
+        help=f"updates over which the learning rate climbs (default: {said('rl', 'warmup')})",
+        least=0,
+    )
     schedule: str = option(
         "constant", help="of the learning rate after that", choices=("constant", "linear", "cosine")
     )
@@ -41,6 +46,8 @@ class LearningArguments:
 
         if self.optimizer is not None:
             return self.optimizer
+        if self.lr is None or self.warmup is None:
+            raise TypeError("what the model's size decides was not settled (`model_size.py`)")
         schedules = {"constant": Constant(), "linear": Linear(self.END), "cosine": Cosine(self.END)}
         return AdamW(self.lr, warmup=self.warmup, schedule=schedules[self.schedule])
 
@@ -94,5 +101,7 @@ class FineTuningArguments(ModelArguments, LoraArguments, LearningArguments):
 
     END: ClassVar[float] = 0.1
 
-    warmup: int = changed(LearningArguments, "warmup", 10)
+    warmup: int | None = changed(
+        LearningArguments, "warmup", 10, help="updates over which the learning rate climbs"
+    )
     schedule: str = changed(LearningArguments, "schedule", "cosine")

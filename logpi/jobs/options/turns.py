@@ -116,4 +116,5 @@ def columns(task: Task, a: Any = None) -> tuple[str, ...]:
     """Columns that reward functions get beside the item's own, in a job with the options `a`."""
     tools = a.given_tools(task) if isinstance(a, TurnArguments) else ()
     talks = tools or getattr(task, "env", None) is not None
-    return ("step", "assistant_prefix", *(("turns", "step_reward") if talks else ()))
+    more = ("turns", "step_reward", "verdicts") if talks else ()
+    return ("step", "assistant_prefix", *more)

@@ -8,16 +8,18 @@ merged) and drops the copy at its end: it is never stale.
 
 It serves the families of `layers.py` in float32 on a CPU, where a probe computes the same hidden
 states as the model's own modules and there is memory for the copy. All others decode by the
-modules. Left out: gradients, other precisions (the learner would round otherwise), GPUs (which need
-a CUDA graph, not a copy).
+modules. Where the CPU has instructions for bfloat16 the copy may be of it, on request: products are
+two to three times as quick, and the learner rounds otherwise (`HalfProduct`). Left out: gradients,
+other precisions, weights of 8 bits, GPUs (which need a CUDA graph, not a copy).
 """
 
 from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -45,15 +47,17 @@ SMALL = 2**18
 ROOM = 0.5
 
 
-def decoder(policy: CausalLM, steps: int, rows: int = FEW) -> Decoder | CausalLM:
-    """A `Decoder` for up to `steps` tokens of `rows` rows at a time, where it pays and is exact;
-    else the policy itself."""
+def decoder(
+    policy: CausalLM, steps: int, rows: int = FEW, half: bool = False
+) -> Decoder | CausalLM:
+    """A `Decoder` for up to `steps` tokens of `rows` rows at a time, where it pays and is exact (by
+    float32; `half`: its products are then of bfloat16); else the policy itself."""
     if steps < WORTH or not is_known(policy) or not _fits(policy):
         return policy
     if policy not in _PROBED:
         _PROBED[policy] = _probe(policy)
     rules = _PROBED[policy]
-    return policy if rules is None else Decoder(policy, rules, rows)
+    return policy if rules is None else Decoder(policy, rules, rows, half)
 
 
 class Decoder:
@@ -62,17 +66,20 @@ class Decoder:
 
     Args:
         policy: of a known family. rules: of each layer's attention.
-        rows: the layout is best for so many; it serves any number.
+        rows: the layout is best for so many; it serves any number. half: products of bfloat16.
     """
 
     @torch.no_grad()
-    def __init__(self, policy: CausalLM, rules: dict[int, Rule], rows: int = FEW) -> None:
+    def __init__(
+        self, policy: CausalLM, rules: dict[int, Rule], rows: int = FEW, half: bool = False
+    ) -> None:
+        make: MakeProduct = HalfProduct if half else partial(_product, rows=rows)
         trunk = policy.model.base_model
         self.embedding = trunk.embed_tokens.weight
         self.norm, self.floor = _weighted(trunk.norm), _floor(trunk.norm)
-        self.layers = [FusedLayer.of(layer, rows) for layer in layers_of(trunk, rules)]
+        self.layers = [FusedLayer.of(layer, make) for layer in layers_of(trunk, rules)]
         output = policy.head.linear
-        self.head: Head = replace(policy.head, linear=_product(_weight(output), output.bias, rows))
+        self.head: Head = replace(policy.head, linear=make(_weight(output), output.bias))
         self.rotary = Rotary.of(trunk)
 
     def hidden(self, packing: Packing, ids: Tensor, position: Tensor) -> Tensor:
@@ -119,14 +126,14 @@ class FusedLayer:
     rule: Rule
 
     @classmethod
-    def of(cls, layer: Layer, rows: int) -> FusedLayer:
+    def of(cls, layer: Layer, make: MakeProduct) -> FusedLayer:
         queries = layer.heads // layer.kv
         order = _order(layer.kv, queries, layer.size)
         return cls(
-            _fused([layer.q, layer.k, layer.v], rows, layer.first, order),
-            _product(_weight(layer.out), layer.out.bias, rows),
-            _fused([layer.gate, layer.up], rows, layer.second),
-            _product(_weight(layer.down), layer.down.bias, rows),
+            _fused([layer.q, layer.k, layer.v], make, layer.first, order),
+            make(_weight(layer.out), layer.out.bias),
+            _fused([layer.gate, layer.up], make, layer.second),
+            make(_weight(layer.down), layer.down.bias),
             (layer.kv, queries + 2, layer.size),
             _floor(layer.first),
             _qk_norm(layer, queries),
@@ -191,7 +198,28 @@ class ThreadedProduct:
         return x.add_(self(y))
 
 
-Product = PlainProduct | OneDnnProduct | ThreadedProduct
+class HalfProduct:
+    """`OneDnnProduct` with W and x rounded to bfloat16; sums are float32's, rounded once.
+
+    For CPUs with instructions for it (`processors.has_bfloat16`). All else of a step stays float32:
+    norms, attention, the sum of the layers, and log-probabilities after the output layer.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        half = weight.to(torch.bfloat16)
+        self.weight, self.bias = torch.ops.mkldnn._reorder_linear_weight(half, FEW), bias
+
+    def __call__(self, x: Tensor) -> Tensor:
+        half = x.to(torch.bfloat16)
+        out = torch.ops.mkldnn._linear_pointwise(half, self.weight, None, "none", [], "").float()
+        return out if self.bias is None else out.add_(self.bias)
+
+    def onto(self, x: Tensor, y: Tensor) -> Tensor:
+        return x.add_(self(y))
+
+
+Product = PlainProduct | OneDnnProduct | ThreadedProduct | HalfProduct
+MakeProduct = Callable[[Tensor, Tensor | None], Product]
 
 
 def _product(weight: Tensor, bias: Tensor | None, rows: int) -> Product:
@@ -261,7 +289,9 @@ def _order(kv: int, queries: int, size: int) -> Tensor:
     return torch.cat([*qk, v.view(kv, 1, size)], 1).flatten()
 
 
-def _fused(linears: list[Any], rows: int, norm: Any, order: Tensor | None = None) -> Product:
+def _fused(
+    linears: list[Any], make: MakeProduct, norm: Any, order: Tensor | None = None
+) -> Product:
     """Linear layers on the same input as one, the weight of the norm before them multiplied in, the
     outputs in `order`."""
     weights, scale = [_weight(m) for m in linears], _weighted(norm)
@@ -274,7 +304,7 @@ def _fused(linears: list[Any], rows: int, norm: Any, order: Tensor | None = None
     if order is not None:
         weight = weight.index_select(0, order)
         bias = None if bias is None else bias.index_select(0, order)
-    return _product(weight, bias, rows)
+    return make(weight, bias)
 
 
 def _weight(linear: Any) -> Tensor:

@@ -89,7 +89,7 @@ def test_other_libraries_names_of_the_job() -> None:
         ("--bta 1", "unknown option --bta; did you mean --beta?"),
         ("--beta fast", "--beta: 'fast' is not a number"),
         ("--beta inf", "--beta: must be finite, not inf"),
-        ("--high 1 --algorithm dappo", "unknown algorithm 'dappo'; did you mean dapo?"),
+        ("--high 1 --algorithm daapo", "unknown algorithm 'daapo'; did you mean dapo?"),
         ("--batch-size 4", "unknown option --batch-size: say minibatches"),
         ("--target-kl 0.1", "in SB3 and CleanRL it ends an update's passes early"),
         ("--options high", "--options: an option is NAME=VALUE, not 'high'"),

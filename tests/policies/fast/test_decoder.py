@@ -11,6 +11,7 @@ from logpi.policies.causal_lm import CausalLM
 from logpi.policies.fast.decoder import (
     WORTH,
     Decoder,
+    HalfProduct,
     OneDnnProduct,
     PlainProduct,
     ThreadedProduct,
@@ -172,3 +173,35 @@ def test_the_engine_samples_the_same_with_and_without(monkeypatch):
     quick = sample()
     monkeypatch.setattr("logpi.engine.generation.decoder", lambda policy, *sizes: policy)
     assert quick == sample()
+
+
+HALF = pytest.mark.skipif(
+    not torch.ops.mkldnn._is_mkldnn_bf16_supported(), reason="oneDNN has no bfloat16 on this CPU"
+)
+
+
+@HALF
+@pytest.mark.parametrize("kind", FAMILIES)
+def test_products_of_bfloat16_are_near_the_modules(kind: str) -> None:
+    """Three digits of each product: near, and not the same."""
+    policy, p = make(kind), packed()
+    quick = decoder(policy, WORTH, 8, half=True)
+    assert isinstance(quick, Decoder) and isinstance(quick.layers[0].down, HalfProduct)
+    with torch.no_grad():
+        theirs, ours = (m.hidden(p, p.ids, p.position) for m in (policy, quick))
+    assert ours.dtype == torch.float32
+    gap = float((ours - theirs).abs().max() / theirs.abs().max())
+    assert 1e-5 < gap < 3e-2
+
+
+@HALF
+def test_a_product_of_bfloat16_rounds_its_factors_and_its_sum() -> None:
+    """1 + 2⁻⁹ rounds to 1; 256 ones and a half sum to 256.5 in float32, which rounds to 256; the
+    bias is added after that, in float32."""
+    weight = torch.ones(1, 257)
+    weight[0, 256] = 0.5
+    bias = torch.tensor([2.0**-12])
+    product = HalfProduct(weight, bias)
+    x = torch.full((1, 257), 1 + 2.0**-9)
+    assert product(x).item() == 256 + 2.0**-12
+    assert product.onto(torch.ones(1, 1), x).item() == 257 + 2.0**-12
