@@ -439,9 +439,10 @@ def _compared(title: str, pairs: list[dict[str, dict]]) -> str:
     return "\n  ".join(said)
 
 
-def processes(env: str, n: int, rounds: int) -> None:
+def processes(env: str, n: int, rounds: int, steps: int) -> None:
     """Environment steps a second of wall-clock time under random actions, in one process and in
-    one for each core, in turn; medians. The machine must be idle. CPU seconds are the parent's."""
+    one for each core, in turn, `steps` of each; medians. The machine must be idle. CPU seconds are
+    the parent's."""
     import numpy as np
 
     from logpi.distributed import cores
@@ -457,14 +458,14 @@ def processes(env: str, n: int, rounds: int) -> None:
         if number < 2:
             envs.begin(lambda i: i)
         wall, cpu = time.perf_counter(), time.process_time()
-        for _ in range(200):
+        for _ in range(steps // n):
             envs.step(kind.to_env(kind.sample(params, random)))
         wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
         # the first round warms up
         if number > 1:
-            rates[number % 2].append(200 * n / wall)
+            rates[number % 2].append(steps / wall)
             print(
-                f"{envs.processes}: {200 * n / wall:,.0f} steps/s, CPU here {cpu:.2f} s", flush=True
+                f"{envs.processes}: {steps / wall:,.0f} steps/s, CPU here {cpu:.2f} s", flush=True
             )
     one, several = map(statistics.median, rates)
     print(
@@ -522,7 +523,7 @@ def main() -> None:
     elif a.what == "speed":
         speed(a.peer, a.jax, min(a.seeds, 3), a.only)
     elif a.what == "processes":
-        processes(a.env or "HalfCheetah-v5", a.envs, a.seeds)
+        processes(a.env or "HalfCheetah-v5", a.envs, a.seeds, a.steps or 40_000)
     elif a.what == "table":
         table()
     else:
