@@ -26,11 +26,13 @@ class Prompts:
     """Token ids of prompts.
 
     Args:
-        policy: whose tokenizer and chat template. longest: tokens of a prompt with its answer.
+        policy: whose tokenizer and chat template. longest: tokens of a prompt with its answer, at
+            most the model's context.
     """
 
     def __init__(self, policy: CausalLM, longest: int) -> None:
-        self.longest, self.embeddings = longest, policy.embeddings
+        self.longest, self.reach = min(longest, policy.context), policy.reach
+        self.embeddings = policy.embeddings
         self.tokenizer = copy.deepcopy(policy.tokenizer)
         # it only decodes, which any number of threads may do at once
         self.decoder = copy.deepcopy(policy.tokenizer)
@@ -95,12 +97,15 @@ class Prompts:
         Raises:
             RequestError: they do not fit.
         """
-        room = self.longest - len(prompt)
+        longest = min(self.longest, self.reach(len(prompt)))
+        room = longest - len(prompt)
         if room < max(1 if max_tokens is None else max_tokens, 0):
             wish = "an answer" if max_tokens is None else f"max_tokens={max_tokens}"
+            # of a model whose rotary embeddings change with a text's length
+            short = "" if longest == self.longest else " for so short a prompt"
             raise RequestError(
-                f"this model's context is {self.longest} tokens: the prompt has {len(prompt)}, and"
-                f" {wish} does not fit behind it; shorten the prompt or ask for fewer tokens"
+                f"this model's context is {longest} tokens{short}: the prompt has {len(prompt)},"
+                f" and {wish} does not fit behind it; shorten the prompt or ask for fewer tokens"
             )
         return room if max_tokens is None else max_tokens
 
