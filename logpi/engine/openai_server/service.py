@@ -143,7 +143,7 @@ class Service:
         ids = checked(body, DETOKENIZE)["tokens"]
         if not isinstance(ids, list) or not all(type(i) is int for i in ids):
             raise RequestError("tokens must be a list of token ids")
-        return {"prompt": self.words.detokenized(self.words.plain(ids)) if ids else ""}
+        return {"prompt": self.words.detokenized(self.words.plain(ids))}
 
     def tokenizer(self) -> dict[str, Any]:
         t = self.words.tokenizer

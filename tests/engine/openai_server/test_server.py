@@ -427,8 +427,10 @@ def test_weights_that_have_diverged_are_an_error_and_the_server_goes_on() -> Non
         broken = tiny_policy(seed=1)
         broken.model.lm_head.weight.data[7] = float("nan")
         service.swap(broken, "bad").result()
-        with pytest.raises(openai.InternalServerError, match="not numbers"):
-            client.completions.create(model="tiny", prompt="a")
+        scored = {"echo": True, "max_tokens": 0}
+        for settings in ({}, scored | {"logprobs": 1}, scored | {"logprobs": 0}):
+            with pytest.raises(openai.InternalServerError, match="not numbers"):
+                client.completions.create(model="tiny", prompt="abc", **settings)
         service.swap(policy, "good").result()
         assert client.completions.create(model="tiny", prompt="a", max_tokens=2).choices
         idle(service)
@@ -566,6 +568,8 @@ def test_tokenize_and_back(tiny) -> None:
     assert back == {"prompt": "a b"}
     chat = httpx.post(f"{url}/tokenize", json={"messages": QUESTION}).json()
     assert chat["tokens"] == tiny[0].scheduler.policy.template.ids(QUESTION)
+    empty = httpx.post(f"{url}/tokenize", json={"prompt": ""}).json()
+    assert (empty["count"], empty["tokens"]) == (0, [])
     assert httpx.post(f"{url}/tokenize", json={}).status_code == 400
     assert httpx.get(f"{url}/tokenizer_info").json()["eos_token"] == "<eos>"
 
