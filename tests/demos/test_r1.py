@@ -197,6 +197,9 @@ def test_every_stage_leaves_its_outputs_and_counts(whole, capsys):
         for r in report["stages"]
         for k in ("accuracy", "format", "language", "mixed")
     )
+    for r in report["stages"]:
+        low, high = r["interval"]
+        assert low <= r["numbers"]["accuracy"] <= high
     assert (whole / "stages.png").stat().st_size > 10_000
     assert CausalLM.load(whole / "final" / "model").context == 64
 
@@ -390,6 +393,17 @@ def test_a_second_sft_that_lost_had_few_rows_or_few_passes(tmp_path, rows, loss,
     measures = [r1_report.Measured(k, {"accuracy": v}) for k, v in rates.items()]
     [line] = r1_report.lost(measures, tmp_path)
     assert why.replace(str(rows), str(count)) in line and remedy in line
+
+
+def test_the_table_has_an_interval_beside_what_was_measured_with_one():
+    rows = [
+        r1_report.Measured("base", {"accuracy": 0.1}),
+        r1_report.Measured("final RL", {"accuracy": 0.9}, interval=[0.83, 0.96]),
+    ]
+    title, base, final = r1_report._table(rows)
+    assert title.split() == ["stage", "right", "95", "%"]
+    assert base.split() == ["base", "10.0%", "–"]
+    assert final.split() == ["final", "RL", "90.0%", "83%–96%"]
 
 
 def test_the_report_says_what_would_make_the_same_numbers_again(monkeypatch):
