@@ -23,6 +23,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from logpi.jobs.options.model_size import size
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -110,6 +112,7 @@ PUBLISHED: dict[str, dict[str, Any]] = {
     "final": {**_RL, "steps": 200, "temperature": 0.7, "general_from": 150},
 }
 
+# in the order of `size`
 SETTINGS = {"small": SMALL, "middle": MIDDLE, "published": PUBLISHED}
 
 
@@ -119,4 +122,4 @@ def for_size(parameters: float) -> str:
     >>> for_size(8e5), for_size(135e6), for_size(7e9)
     ('small', 'middle', 'published')
     """
-    return "small" if parameters < 10e6 else "middle" if parameters < 300e6 else "published"
+    return list(SETTINGS)[size(parameters)]
