@@ -242,13 +242,12 @@ class Job(RunArguments):
         settle_threads(self)
         with quiet_ranks():
             setup = world.together(as_user_errors()(self.setup))
-        known = setup.settled or self
         state: dict[str, Any] = {"setup": setup}
         self.__dict__["_state"] = state
         outcome: Outcome | None = None
         with ExitStack() as stack:
             stack.callback(setup.close)
-            run = stack.enter_context(opened(known, self.COMMAND))
+            run = stack.enter_context(opened(known := setup.settled or self, self.COMMAND))
             setup.begin()
             run.keep(setup.files)
             steps = train(
