@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from logpi.cli import main
-from logpi.demos import r1_arguments, r1_data, r1_report
+from logpi.demos import r1_arguments, r1_data, r1_diagnosis, r1_report
 from logpi.envs.data import RowsTask
 from logpi.errors import Stopped
 from logpi.jobs import sft
@@ -371,6 +371,12 @@ def test_a_stage_that_lost_is_named_with_why_and_what_to_try(tmp_path, step, why
     assert why in line and line.endswith(f"Try --from reasoning with {remedy}")
 
 
+def test_a_step_without_a_verdict_counts_in_no_mean(tmp_path):
+    rewards = [float("nan"), *[0.4] * 4, *[0.6] * 5]
+    stage_run(tmp_path / "zero", FIVE, [{"reward": x} for x in rewards])
+    assert "rose (0.40 to 0.60)" in r1_diagnosis.reason("rl", "zero", tmp_path / "zero").why
+
+
 @pytest.mark.parametrize(
     ("rows", "loss", "why", "remedy"),
     [
@@ -380,7 +386,7 @@ def test_a_stage_that_lost_is_named_with_why_and_what_to_try(tmp_path, step, why
             "it starts from the base model and had 33 rows",
             "with more rows (--data-prompts",
         ),
-        (200, 0.9, "still 0.90 nats a token after 2.0 passes over 200 rows", "sft.epochs=4."),
+        (200, 0.9, "still 0.90 nats a token after 2.0 passes over 200 rows", "sft.steps=8."),
     ],
 )
 def test_a_second_sft_that_lost_had_few_rows_or_few_passes(tmp_path, rows, loss, why, remedy):
