@@ -6,7 +6,8 @@ same settings.
     python benchmarks/control.py speed [--peer PYTHON] [--jax PYTHON] [--only CleanRL]
         steps a second, paired
     python benchmarks/control.py processes --env HalfCheetah-v5 [--envs 16] [--seeds 5]
-        environment steps a second of wall-clock time, in one process and in one for each core
+        environment steps a second of wall-clock time, in one process, in one for each core, and in
+        as many that know nothing of each other
     python benchmarks/control.py table
         results/control.json as Markdown
 
@@ -440,39 +441,76 @@ def _compared(title: str, pairs: list[dict[str, dict]]) -> str:
 
 
 def processes(env: str, n: int, rounds: int, steps: int) -> None:
-    """Environment steps a second of wall-clock time under random actions, in one process and in
-    one for each core, in turn, `steps` of each; medians. The machine must be idle. CPU seconds are
-    the parent's."""
-    import numpy as np
-
+    """Environment steps a second of wall-clock time under random actions, `steps` in each round, in
+    turn: in one process; in one for each core; and what the machine allows, which is as many
+    processes as cores with n environments each that know nothing of each other. Medians. The
+    machine must be idle. CPU seconds are this process's."""
     from logpi.distributed import cores
     from logpi.envs.control.make import make_vector_environment
+
+    made = {
+        "one process": make_vector_environment(env, n),
+        f"{cores()} processes": make_vector_environment(env, n, processes=cores()),
+    }
+    for envs in made.values():
+        envs.begin(lambda i: i)
+    others = [_independent(env, n, steps) for _ in range(cores() - 1)]
+    rates: dict[str, list[float]] = {name: [] for name in [*made, "each alone"]}
+    # the first round warms up
+    for number in range(rounds + 1):
+        for name in rates:
+            told = others if name not in made else []
+            for pipe in told:
+                pipe.send(None)
+            wall, cpu = time.perf_counter(), time.process_time()
+            _drive(made.get(name, made["one process"]), steps)
+            wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+            rate = steps / wall + sum(pipe.recv() for pipe in told)
+            if number:
+                rates[name].append(rate)
+                print(f"{name}: {rate:,.0f} steps/s, CPU here {cpu:.2f} s", flush=True)
+    one, *_ = (statistics.median(x) for x in rates.values())
+    for name, x in rates.items():
+        ratios = [round(p / q, 2) for p, q in zip(x, rates["one process"], strict=True)]
+        median = statistics.median(x)
+        print(f"{env}, {n} environments, {name}: {median:,.0f} steps/s, {median / one:.2f} times")
+        print(f"    in each round {ratios}")
+    for envs in made.values():
+        envs.close()
+
+
+def _drive(envs: Any, steps: int) -> None:
+    """So many steps of all environments together, under random actions."""
+    import numpy as np
+
     from logpi.envs.control.spaces import action_kind
 
-    both = [make_vector_environment(env, n, processes=p) for p in (1, cores())]
-    kind, random = action_kind(both[0].action), np.random.default_rng(0)
-    params = np.zeros((n, kind.outputs + kind.free), np.float32)
-    rates: list[list[float]] = [[], []]
-    for number in range(2 * rounds + 2):
-        envs = both[number % 2]
-        if number < 2:
-            envs.begin(lambda i: i)
-        wall, cpu = time.perf_counter(), time.process_time()
-        for _ in range(steps // n):
-            envs.step(kind.to_env(kind.sample(params, random)))
-        wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-        # the first round warms up
-        if number > 1:
-            rates[number % 2].append(steps / wall)
-            print(
-                f"{envs.processes}: {steps / wall:,.0f} steps/s, CPU here {cpu:.2f} s", flush=True
-            )
-    one, several = map(statistics.median, rates)
-    print(
-        f"{env}, {n} environments: {one:,.0f} and {several:,.0f} steps/s, {several / one:.2f} times"
-    )
-    for envs in both:
-        envs.close()
+    kind, random = action_kind(envs.action), np.random.default_rng(0)
+    params = np.zeros((envs.n, kind.outputs + kind.free), np.float32)
+    for _ in range(steps // envs.n):
+        envs.step(kind.to_env(kind.sample(params, random)))
+
+
+def _independent(env: str, n: int, steps: int) -> Any:
+    """The pipe of another process with environments of its own: for each message it takes `steps`
+    steps, and answers with steps a second."""
+    import multiprocessing
+
+    def serve() -> None:
+        from logpi.envs.control.make import make_vector_environment
+
+        envs = make_vector_environment(env, n)
+        envs.begin(lambda i: i)
+        while True:
+            theirs.recv()
+            start = time.perf_counter()
+            _drive(envs, steps)
+            theirs.send(steps / (time.perf_counter() - start))
+
+    context = multiprocessing.get_context("fork")
+    ours, theirs = context.Pipe()
+    context.Process(target=serve, daemon=True).start()
+    return ours
 
 
 def table() -> None:

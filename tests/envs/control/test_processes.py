@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+import pickle
 import signal
+import time
 from dataclasses import fields
+from types import SimpleNamespace
 
 import gymnasium as gym
 import numpy as np
@@ -13,6 +17,7 @@ import torch
 
 import logpi
 from logpi.envs.control.make import make_vector_environment
+from logpi.envs.control.processes import _Pipe
 from logpi.errors import UserError
 from logpi.jobs.gym_parts import build, env_processes
 from logpi.policies.distributions import Categorical
@@ -126,7 +131,7 @@ def test_a_fault_of_the_environment_is_the_same_line(made, monkeypatch):
 def test_a_process_that_dies_is_one_line(made):
     envs = made("CartPole-v1", 4, 2)
     envs.begin(lambda i: i)
-    worker = envs._workers[1][0]
+    worker = envs._workers[0][0]
     os.kill(worker.pid, signal.SIGKILL)
     worker.join(10)
     with pytest.raises(UserError, match="environments 2 to 3 ended by signal 9") as error:
@@ -134,19 +139,106 @@ def test_a_process_that_dies_is_one_line(made):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("look", [0.0, 100.0])
+def test_a_process_that_dies_while_another_waits_for_it_is_one_line(made, monkeypatch, look):
+    """Asleep, or looking."""
+    monkeypatch.setattr("logpi.envs.control.processes.LOOK", look)
+    envs = made(lambda: Killed(os.getpid()), 2, 2)
+    envs.begin(lambda i: i)
+    start = time.monotonic()
+    with pytest.raises(UserError, match="environments 1 to 1 ended by signal 9"):
+        envs.step(np.zeros(2, np.int64))
+    assert time.monotonic() - start < look + 50
+
+
+class Killed(gym.Env):
+    """Kills its process in its first step, some time after the step was asked for, unless it is the
+    process that made it."""
+
+    observation_space = gym.spaces.Box(-1, 1, (1,))
+    action_space = gym.spaces.Discrete(2)
+
+    def __init__(self, here):
+        self.here = here
+
+    def reset(self, *, seed=None, options=None):
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action):
+        if os.getpid() != self.here:
+            time.sleep(0.05)
+            os.kill(os.getpid(), signal.SIGKILL)
+        return np.zeros(1, np.float32), 1.0, False, False, {}
+
+
+def test_who_waited_long_sleeps_at_once(monkeypatch):
+    """The example of `_Pipe`, with a clock of our own: a look takes 10 µs, to be woken 60."""
+    now, due, looks = 0.0, 0.0, 0
+
+    class Line:
+        def poll(self, timeout):
+            nonlocal now, looks
+            now, looks = now + 10e-6, looks + 1
+            return now >= due
+
+        def recv_bytes(self):
+            nonlocal now
+            now = now if now >= due else due + 60e-6
+            return pickle.dumps("answer")
+
+    clock = SimpleNamespace(perf_counter=lambda: now)
+    monkeypatch.setattr("logpi.envs.control.processes.time", clock)
+    ends = multiprocessing.Pipe()
+    pipe = _Pipe(ends[0])
+    pipe.connection = pipe._look = Line()
+    for microseconds, looked in ((30, 3), (30, 3), (90_000, 20), (30, 0), (30, 3), (30, 3)):
+        # half a µs earlier, for sums of tens are not exact
+        now, due, looks = 0.0, microseconds * 1e-6 - 5e-7, 0
+        assert pipe.receive() == "answer" and looks == looked
+
+
+def test_the_first_block_stays_in_this_process(made):
+    """What its environments change outside themselves is seen here."""
+    here = []
+    envs = made(lambda: Noted(here), 3, 2)
+    envs.begin(lambda i: 10 + i)
+    assert here[-1] == 10 and not {11, 12} & set(here)
+
+
+class Noted(Killed):
+    """Notes its seeds in a list of this process."""
+
+    def reset(self, *, seed=None, options=None):
+        self.here.append(seed)
+        return super().reset()
+
+
+def test_processes_are_forked_after_threads_of_torch(made):
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        x = torch.ones(512, 512)
+        assert float((x @ x)[0, 0]) == 512
+        envs = made("CartPole-v1", 2, 2)
+        envs.begin(lambda i: i)
+        assert envs.step(np.zeros(2, np.int64)).real.all()
+    finally:
+        torch.set_num_threads(threads)
+
+
 def test_an_answer_that_nobody_waited_for_is_dropped(made):
     """Ctrl-C between question and answer; what is asked next gets its own answer."""
     envs = made("CartPole-v1", 2, 2)
     envs.begin(lambda i: i)
-    for _, connection in envs._workers:
-        connection.send((envs._asked, "state_dict", ()))
+    for _, pipe in envs._workers:
+        pipe.send((envs._asked, "state_dict", ()))
     assert envs.step(np.zeros(2, np.int64)).after.shape == (2, 4)
 
 
 def test_processes_end(made):
     envs = made("CartPole-v1", 2, 2)
     workers = [w for w, _ in envs._workers]
-    assert all(w.is_alive() for w in workers)
+    assert len(workers) == 1 and all(w.is_alive() for w in workers)
     envs.close()
     assert not any(w.is_alive() for w in workers)
 
