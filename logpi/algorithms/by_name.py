@@ -85,19 +85,24 @@ def _with_parts(method: Method, own: Mapping[str, Any], parts: Mapping[Option, A
     Raises:
         ValueError: a parameter would be lost, because the new part has nothing like it.
     """
-    a, row = make(method, dict(own)), make(method, {})
+    a, row, objective = make(method, dict(own)), make(method, {}), {}
     for option, part in parts.items():
         assert option.axis is not None and option.change is not None
-        old, a = part_at(row, option.axis), option.change(a, part)
+        old = part_at(row, option.axis)
         for name, value in own.items():
             if {name in settings_of(x) for x in (old, part)} == {True}:
-                a = set_at((*option.axis.path, name), a, value)
+                part = set_at((name,), part, value)
             elif part_at(make(method, {name: value}), option.axis) != old:
                 raise ValueError(
                     f"{name} is a setting of {type(old).__name__}, in whose place"
                     f" {option.name} puts {part}: leave one of them out"
                 )
-    return a
+        if option.axis.path[0] == "objective":
+            objective[option.axis.name] = part
+        else:
+            a = option.change(a, part)
+    # together: a new ratio, say, may not fit the row's surrogate, and fit the new one
+    return set_at(("objective",), a, replace(a.objective, **objective))  # type: ignore[type-var]
 
 
 def _translate(

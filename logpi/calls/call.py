@@ -82,6 +82,16 @@ def functions(tools: Sequence[Schema]) -> dict[str, Schema]:
     return {f["name"]: f for f in (t.get("function", t) for t in tools)}
 
 
+def as_openai(call: Call, name: str) -> dict[str, Any]:
+    """A call in OpenAI's form, under this id.
+
+    >>> as_openai(Call("sin", {"x": 0}), "call_0")["function"]
+    {'name': 'sin', 'arguments': '{"x": 0}'}
+    """
+    function = {"name": call.name, "arguments": dumps(dict(call.arguments))}
+    return {"id": name, "type": "function", "function": function}
+
+
 def dumps(value: Any) -> str:
     """JSON as models write it: letters of all scripts as they are."""
     return json.dumps(value, ensure_ascii=False)

@@ -186,12 +186,7 @@ def read(text: str, tools: Sequence[Schema] = ()) -> list[Attempt]:
     >>> read('Let me see. <tool_call>{"name": "sin", "arguments": {"x": 0}}</tool_call>')
     [Call(name='sin', arguments={'x': 0})]
     """
-    known = functions(tools)
-    whole = Text(text)
-    calls, since = scan(whole, _OPENS, lambda *where: _body(known, *where))
-    if calls:
-        return list(islice(chain.from_iterable(calls), MOST))
-    return _unmarked(Text(text[since:].strip()), known)[:MOST]
+    return _attempts(text, functions(tools))[0]
 
 
 def spoken(text: str, tools: Sequence[Schema] = ()) -> tuple[str, list[Attempt]]:
@@ -200,24 +195,34 @@ def spoken(text: str, tools: Sequence[Schema] = ()) -> tuple[str, list[Attempt]]
     >>> spoken('Let me see. <tool_call>{"name": "sin", "arguments": {"x": 0}}</tool_call>')
     ('Let me see.', [Call(name='sin', arguments={'x': 0})])
     """
-    attempts, known, begins = read(text, tools), functions(tools), list[int]()
-    if not attempts:
-        return text, []
-
-    def noted(*where: Any) -> tuple[list[Attempt], int]:
-        inner, at = _body(known, *where)
-        begins.extend([where[1].start()] if inner else [])
-        return inner, at
-
-    since = scan(Text(text), _OPENS, noted)[1]
-    begin = next((b for b in begins if b >= since), None)
-    if begin is None:
+    attempts, begin, since = _attempts(text, functions(tools))
+    if attempts and begin < 0:
         lines = (m.start() for m in islice(_LINE.finditer(text, since), MOST))
         begin = next((b for b in lines if read(text[b:], tools) == attempts), since)
     said = text[:begin].rstrip()
     # of a section of calls
     section = next((m for m in MARKS if said.endswith(m)), "")
-    return said.removesuffix(section).rstrip(), attempts
+    return (said.removesuffix(section).rstrip() if attempts else text), attempts
+
+
+def _attempts(text: str, known: Known) -> tuple[list[Attempt], int, int]:
+    """The attempts in a turn, where the first one begins (−1: it has no mark), and where the answer
+    begins."""
+    begin = -1
+
+    def noted(*where: Any) -> tuple[list[Attempt], int]:
+        text, mark, since, late = where
+        nonlocal begin
+        attempts, at = _body(known, *where)
+        if attempts and not late:
+            meant = _MEANT.search(text, since, mark.start()) if mark[0] == _CLOSED else None
+            begin = (meant or mark).start()
+        return attempts, at
+
+    calls, since = scan(Text(text), _OPENS, noted)
+    if calls:
+        return list(islice(chain.from_iterable(calls), MOST)), begin, since
+    return _unmarked(Text(text[since:].strip()), known)[:MOST], -1, since
 
 
 def answering(text: str) -> str:

@@ -112,13 +112,13 @@ def service_of(a: Serve) -> Service:
 def follow(service: Service, run: Path, ended: threading.Event) -> None:
     """Take up each new checkpoint of the run until `ended`. A failure is said once, and tried
     again."""
-    said = ""
+    said, taken = "", service.scheduler.version
     while not ended.wait(LOOK):
         try:
-            if newest(run).name == service.scheduler.version:
+            if newest(run).name == taken:
                 continue
-            service.load({})
-            line = f"weights: {service.scheduler.version}"
+            taken = service.load({})["version"]
+            line = f"weights: {taken}"
         except Exception as error:
             line = f"weights stay {service.scheduler.version}: {one_line(error)}"
         if line != said:

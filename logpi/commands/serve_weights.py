@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from logpi.engine.language_model import LanguageModel
 
 START = "start"
+# how prompts are written and answers end
+ENDING = ("template_options", "end_token")
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,8 @@ class Weights:
 
     Attributes:
         model: a directory or name; "": the run's own. run: the run that is followed, or None.
-        loading: how models are loaded. served: number of models that were loaded.
+        loading: how models are loaded; a run's own `ENDING` stands where it says nothing. served:
+            number of models that were loaded.
     """
 
     model: str
@@ -54,25 +57,27 @@ class Weights:
             found = newest(run)
             return self._of_run(run, found), found.name
         source = self.model if path is None else path
-        return self._load(source), f"{Path(source).name}-{self.served}"
+        return self._load(source, self.loading), f"{Path(source).name}-{self.served}"
 
     def _of_run(self, run: Path, found: Newest) -> LanguageModel:
-        if found.path is not None and found.name.startswith("model"):
-            return self._load(str(found.path))
         arguments = arguments_of(run)
+        own = {k: arguments[k] for k in ENDING if k in arguments and not self.loading.get(k)}
+        loading = {**self.loading, **own}
+        if found.path is not None and found.path.name == "model":
+            return self._load(str(found.path), loading)
         base = self.model or arguments.get("model")
         if not isinstance(base, str):
             raise UserError(f"{run} was begun with a model from Python: name it with --model")
-        policy = self._load(base)
+        policy = self._load(base, loading)
         if found.path is not None:
             restore(policy, found.path, arguments)
         return policy
 
-    def _load(self, source: str) -> LanguageModel:
+    def _load(self, source: str, loading: Mapping[str, Any]) -> LanguageModel:
         from logpi.engine.language_model import LanguageModel
 
         with as_user_errors():
-            policy = LanguageModel.load(source, **self.loading)
+            policy = LanguageModel.load(source, **loading)
             # an --end-token that is no token raises now
             _ = policy.template
         return policy

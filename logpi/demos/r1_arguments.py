@@ -74,7 +74,10 @@ class R1(RunArguments):
         most=1,
     )
     skip: tuple[str, ...] = option(
-        (), help="stages to leave out", nargs="*", choices=lambda: tuple(STAGES)
+        (),
+        help="stages to leave out",
+        nargs="*",
+        choices=lambda: tuple(n for n in STAGES if n != "base"),
     )
     settings: str = option(
         "",

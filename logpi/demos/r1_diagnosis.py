@@ -5,7 +5,8 @@
     supervised                few rows; few passes over them
 
 Each is a test of a stage's metrics, in this order, and the first that holds is the reason. They are
-rules of thumb, not proofs. Left out: which stage lost (`r1_report.py`).
+rules of thumb, not proofs; how far a stage went is known only where a KL penalty keeps a reference.
+Left out: which stage lost (`r1_report.py`).
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -96,11 +98,13 @@ def _of_sft(name: str, steps: Sequence[Mapping[str, Any]], settings: Mapping[str
         return Reason(
             f"its loss was still {loss:.2f} nats a token after {passes:.1f} passes over {rows}"
             " rows",
-            f"{name}.epochs={2 * passes:.0f}",
+            # not epochs: steps that were --set would win over them
+            f"{name}.steps={2 * len(steps)}",
         )
     return Reason(f"{rows} rows were learned (loss {loss:.2f}), and are not the whole task", more)
 
 
 def _mean(steps: Sequence[Mapping[str, Any]], name: str) -> float:
-    values = [float(r[name]) for r in steps if name in r]
+    # NaN: a step without a verdict
+    values = [x for r in steps if name in r and isfinite(x := float(r[name]))]
     return fmean(values) if values else 0.0

@@ -5,8 +5,9 @@ picture, some responses.
     OUT/report.json            all of them
     OUT/stages.png             a panel for each measure
 
-Accuracy is of sampled responses (temperature 1) unless it says greedy. Left out: curves of a
-stage's own training (its `curves.png`).
+Accuracy is of sampled responses (temperature 1) unless it says greedy; beside it its 95 % interval
+over items, which says nothing of another run. Left out: curves of a stage's own training (its
+`curves.png`).
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ SAMPLES = 4
 GENERAL = 64  # responses to general prompts
 COLUMNS = {
     "accuracy": ("right", "{:.1%}"),
+    "interval": ("95 %", "{:.0%}–{:.0%}"),
     "greedy": ("greedy", "{:.1%}"),
     "maj": ("maj@4", "{:.1%}"),
     "format": ("format", "{:.1%}"),
@@ -51,13 +53,15 @@ class Measured:
     Attributes:
         stage: its title. numbers: by `COLUMNS`; shares in [0, 1], `language` the mean share of
             words in the language, `mixed` the share of responses with two scripts, `reflection`
-            reflective words a response. levels: accuracy by difficulty.
+            reflective words a response. interval: of the accuracy, low and high. levels: accuracy
+            by difficulty.
         responses: to the first items, as they are. general: to general prompts, which are marked in
             the end (`helpful`), when there is a reward model.
     """
 
     stage: str
     numbers: dict[str, float]
+    interval: Sequence[float] = ()
     levels: dict[str, float] = field(default_factory=dict)
     responses: list[dict[str, Any]] = field(default_factory=list)
     general: list[dict[str, Any]] = field(default_factory=list)
@@ -79,13 +83,17 @@ def measured(a: R1, stage: Stage, model: str, path: Path, general: str) -> Measu
         disk.write(place, text.encode())
 
     world.by_first(write)
-    shown = ", ".join(
-        f"{title} {spec.format(measures.numbers[k])}"
-        for k, (title, spec) in COLUMNS.items()
-        if k in measures.numbers
-    )
+    shown = ", ".join(f"{COLUMNS[k][0]} {cell}" for k, cell in _cells(measures).items())
     print(f"{stage.title}: {shown}", file=sys.stderr)
     return measures
+
+
+def _cells(measured: Measured) -> dict[str, str]:
+    """What was measured, as words, by `COLUMNS`."""
+    values: dict[str, Sequence[float]] = {k: [v] for k, v in measured.numbers.items()}
+    if measured.interval:
+        values["interval"] = measured.interval
+    return {k: spec.format(*values[k]) for k, (_, spec) in COLUMNS.items() if k in values}
 
 
 def spent(path: Path) -> float:
@@ -136,7 +144,12 @@ def _measure(a: R1, title: str, model: str, general: str) -> Measured:
         m[1]: v for k, v in evaluation.items() if (m := re.fullmatch(r"eval/level_(.*)/pass@1", k))
     }
     return Measured(
-        title, numbers, levels, responses, _general(a, policy, general) if general else []
+        title,
+        numbers,
+        [evaluation[f"eval/pass@1_{end}"] for end in ("low", "high")],
+        levels,
+        responses,
+        _general(a, policy, general) if general else [],
     )
 
 
@@ -226,11 +239,11 @@ def seeded(seed: int) -> str:
 
 def _table(rows: Sequence[Measured]) -> Iterator[str]:
     """A line for each stage; then accuracy by difficulty, where there is more than one."""
-    columns = {k: c for k, c in COLUMNS.items() if any(k in r.numbers for r in rows)}
-    yield f"{'stage':<14}" + "".join(f"{title:>11}" for title, _ in columns.values())
-    for r in rows:
-        cells = (f.format(r.numbers[k]) if k in r.numbers else "–" for k, (_, f) in columns.items())
-        yield f"{r.stage:<14}" + "".join(f"{cell:>11}" for cell in cells)
+    cells = [_cells(r) for r in rows]
+    columns = [k for k in COLUMNS if any(k in row for row in cells)]
+    yield f"{'stage':<14}" + "".join(f"{COLUMNS[k][0]:>11}" for k in columns)
+    for r, row in zip(rows, cells, strict=True):
+        yield f"{r.stage:<14}" + "".join(f"{row.get(k, '–'):>11}" for k in columns)
     levels = sorted({k for r in rows for k in r.levels})
     if len(levels) > 1:
         parts = (
@@ -295,6 +308,10 @@ def _line(axes: Any, rows: Sequence[Measured], key: str, labelled: bool) -> None
     values = {i: r.numbers[key] for i, r in enumerate(rows) if key in r.numbers}
     zero = {i: v for i, v in values.items() if rows[i].stage == "R1-Zero"}
     line = {i: v for i, v in values.items() if i not in zero}
+    if key == "accuracy":
+        for i, r in enumerate(rows):
+            if r.interval:
+                axes.vlines(i, *r.interval, color=COLOURS[i in zero], linewidth=1)
     axes.plot(list(line), list(line.values()), color=COLOURS[0], marker="o", label="R1" * labelled)
     for stage, value in zero.items():
         axes.axhline(value, color=COLOURS[1], linewidth=0.8, linestyle=":")

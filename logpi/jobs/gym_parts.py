@@ -48,7 +48,9 @@ def build(a: Any) -> tuple[Preset, Algorithm, Fragments | Episodes, Any, int]:
     probe = make_vector_environment(a.env, 2, a.vectorized, p.repeat, **options)
     if not p.squash:
         check_reach(probe.action, p.log_std)
-    cost = trial(probe, action_kind(probe.action, p.squash))
+    kind = action_kind(probe.action, p.squash)
+    _check_probabilities(method, kind)
+    cost = trial(probe, kind)
     number = env_processes(a, cost, p.envs)
     envs = make_vector_environment(a.env, p.envs, a.vectorized, p.repeat, number, **options)
     policy = make_policy(envs, p, critic=method.objective.needs_critic, own=own_network(a.network))
@@ -60,6 +62,16 @@ def build(a: Any) -> tuple[Preset, Algorithm, Fragments | Episodes, Any, int]:
     adam = AdamW(p.lr, betas=(0.9, 0.999), eps=1e-5, schedule=schedule)
     learner = Learner(policy, method, a.optimizer or adam, total=updates, seed=a.seed)
     return p, method, rollout, learner, updates
+
+
+def _check_probabilities(method: Algorithm, kind: Distribution) -> None:
+    """Raises UserError: the surrogate compares probabilities of actions that have densities."""
+    surrogate = getattr(method.objective, "surrogate", None)
+    if kind.density and surrogate is not None and surrogate.of_actions:
+        raise UserError(
+            f"{surrogate} compares probabilities of actions, and continuous actions have densities:"
+            " choose an environment with discrete actions, or another surrogate"
+        )
 
 
 def env_processes(a: Any, cost: float, n: int) -> int:

@@ -11,7 +11,6 @@ A job is a frozen dataclass of its options; training changes `job.learner`, `job
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -26,7 +25,6 @@ from logpi.jobs.common import finish, opened, settle_threads, to_resume
 from logpi.jobs.options.fields import option
 from logpi.jobs.options.fingerprint import shown
 from logpi.jobs.options.keywords import from_keywords
-from logpi.jobs.options.model_size import note
 from logpi.jobs.options.run import RunArguments, available
 from logpi.jobs.options.saved import to_json
 from logpi.jobs.options.shown import documentation, signature, text
@@ -225,14 +223,6 @@ class Job(RunArguments):
         )
         write_card(directory, card, "PATH")
 
-    def _settled(self, setup: Setup) -> Job:
-        """The job with every option known; prints which ones the model's size decided."""
-        settled = setup.settled or self
-        words = "" if settled is self else note(self, settled, setup.policy)
-        if words and current().first:
-            print(words, file=sys.stderr)
-        return settled
-
     def _steps(self, alone: bool = False) -> Iterator[TrainingStep]:
         with errors_in_keywords():
             yield from self._train(alone)
@@ -257,7 +247,7 @@ class Job(RunArguments):
         outcome: Outcome | None = None
         with ExitStack() as stack:
             stack.callback(setup.close)
-            run = stack.enter_context(opened(known := self._settled(setup), self.COMMAND))
+            run = stack.enter_context(opened(known := setup.settled or self, self.COMMAND))
             setup.begin()
             run.keep(setup.files)
             steps = train(

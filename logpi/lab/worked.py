@@ -267,7 +267,7 @@ def _clip() -> ReportTable:
         plain = float(Unclipped()(log, zero, advantage))
         near = float(ratio.clamp(0.8, 1.2) * advantage)
         least = float(Clip(0.2)(log, zero, advantage))
-        picks = "clipped" if bool(Clip(0.2).clipped(log, advantage)) else "unclipped"
+        picks = "clipped" if bool(Clip(0.2).cut(log, zero, advantage)) else "unclipped"
         left = float(push(Clip(0.2), ratio, advantage))
         rows.append((sign, r, plain, near, least, picks, printed, left))
     return ReportTable(

@@ -86,6 +86,11 @@ class PolicyGradient(Objective):
             raise ValueError(f"top_entropy is a share, above 0 up to 1, not {self.top_entropy:g}")
         if self.surrogate.of_actions and not self.ratio.by_action:
             raise ValueError(f"{self.surrogate} needs the ratio of tokens, not {self.ratio}")
+        if self.top_entropy < 1 and self.surrogate.uses_ratio and not self.ratio.by_action:
+            raise ValueError(
+                f"top_entropy needs the ratio of tokens: {self.ratio} passes an action's advantage"
+                " on to all actions of its row"
+            )
 
     @property
     def needs_policy(self) -> bool:  # type: ignore[override]

@@ -16,7 +16,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from logpi.ops.ratios import SequenceRatio
+from logpi.ops.ratios import Ratio, SequenceRatio, TokenRatio
 from logpi.ops.time import own
 
 __all__ = ["Correction", "MaskedIS", "SequenceMaskedIS", "TruncatedIS"]
@@ -98,6 +98,7 @@ class MaskedIS(Correction):
 
     low: float = 0.5
     high: float = 5.0
+    ratio: ClassVar[Ratio] = TokenRatio()
     source: ClassVar[str] = "IcePop: Ling team 2025, arXiv:2510.18855"
 
     def __post_init__(self) -> None:
@@ -112,14 +113,11 @@ class MaskedIS(Correction):
         return f"(π_old/π_sampler if {self.low:g} ≤ it ≤ {self.high:g} else 0)"
 
     def __call__(self, logp_old: Tensor, logp_sampler: Tensor, mask: Tensor) -> Tensor:
-        log_ratio = self._log_ratio(logp_old, logp_sampler, mask)
+        log_ratio = self.ratio(logp_old, logp_sampler, mask)
         low = math.log(self.low) if self.low else -math.inf
         kept = mask & (log_ratio >= low) & (log_ratio <= math.log(self.high))
         # beyond the bounds exp may overflow
         return torch.where(kept, log_ratio, -math.inf).exp()
-
-    def _log_ratio(self, logp_old: Tensor, logp_sampler: Tensor, mask: Tensor) -> Tensor:
-        return own(logp_old - logp_sampler, mask)
 
     def cut(self, factor: Tensor) -> Tensor:
         return factor == 0
@@ -141,12 +139,10 @@ class SequenceMaskedIS(MaskedIS):
 
     low: float = 0.0
     high: float = 3.0
+    ratio: ClassVar[Ratio] = SequenceRatio(mean=False)
     by_action: ClassVar[bool] = False
     source: ClassVar[str] = "sequence-level masked importance sampling: Liu, Li et al. 2025"
 
     @property
     def equation(self) -> str:  # type: ignore[override]
         return super().equation.replace("π_old/π_sampler", "π_old(y|x)/π_sampler(y|x)")
-
-    def _log_ratio(self, logp_old: Tensor, logp_sampler: Tensor, mask: Tensor) -> Tensor:
-        return SequenceRatio(mean=False)(logp_old, logp_sampler, mask)

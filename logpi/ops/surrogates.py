@@ -3,9 +3,8 @@
 Each is called with `(log_ratio, logp, advantage)`, all [B, T], and returns the objective of each
 action [B, T] in units of advantage, carrying gradient. `slope` is the same with the derivative
 written out, for updates that spend more time on autograd's calls than on numbers.
-`clipped(log_ratio, advantage)` is where the gradient is cut, for the logs;
-`cut(log_ratio, logp, advantage)` also where that depends on π. Left out: aggregation (`weights.py`)
-and penalties (`kl.py`), and surrogates without a clip (`gates.py`).
+`cut`, called like the objective, is where the gradient is cut, for the logs. Left out: aggregation
+(`weights.py`), penalties (`kl.py`), and surrogates without a clip (`gates.py`).
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ def bounded_exp(log_ratio: Tensor) -> Tensor:
 
 
 def _exp_slope(log_ratio: Tensor) -> Slope:
-    """`_exp` and its derivative: ρ, and 0 beyond the largest ratio."""
+    """`bounded_exp` and its derivative: ρ, and 0 beyond the largest ratio."""
     ratio = bounded_exp(log_ratio)
     return ratio, ratio * (log_ratio <= LARGEST)
 
@@ -75,13 +74,9 @@ class Surrogate(ABC):
         written it out, so that autograd computes it."""
         return None
 
-    def clipped(self, log_ratio: Tensor, advantage: Tensor) -> Tensor:
+    def cut(self, log_ratio: Tensor, logp: Tensor, advantage: Tensor) -> Tensor:
         """[B, T] bool, True where this surrogate cuts the gradient."""
         return torch.zeros_like(log_ratio, dtype=torch.bool)
-
-    def cut(self, log_ratio: Tensor, logp: Tensor, advantage: Tensor) -> Tensor:
-        """`clipped`, for a surrogate that reads the probability itself."""
-        return self.clipped(log_ratio, advantage)
 
     def at(self, progress: float) -> Surrogate:
         """This surrogate when `progress` in [0, 1] of the run is done."""
@@ -177,7 +172,7 @@ class Clip(Surrogate):
         # ρ Â > clip(ρ) Â: the clipped term is the smaller one, and has no gradient
         return torch.minimum(free, near), by_ratio.mul_(advantage).mul_(free <= near)
 
-    def clipped(self, log_ratio: Tensor, advantage: Tensor) -> Tensor:
+    def cut(self, log_ratio: Tensor, logp: Tensor, advantage: Tensor) -> Tensor:
         ratio = log_ratio.exp()
         return ((advantage > 0) & (ratio > 1 + self.above)) | (
             (advantage < 0) & (ratio < 1 - self.low)
@@ -236,9 +231,9 @@ class DualClip(Clip):
         bounded = (advantage < 0) & (objective < bound)
         return torch.where(bounded, bound, objective), by_logp * ~bounded
 
-    def clipped(self, log_ratio: Tensor, advantage: Tensor) -> Tensor:
+    def cut(self, log_ratio: Tensor, logp: Tensor, advantage: Tensor) -> Tensor:
         bounded = (advantage < 0) & (log_ratio.exp() > self.c)
-        return super().clipped(log_ratio, advantage) | bounded
+        return super().cut(log_ratio, logp, advantage) | bounded
 
 
 @dataclass(frozen=True)
@@ -280,6 +275,6 @@ class ClippedScore(Surrogate):
         by_logp = bounded_exp(log_ratio).clamp(1 - self.low, 1 + self.high) * advantage
         return by_logp * logp, by_logp
 
-    def clipped(self, log_ratio: Tensor, advantage: Tensor) -> Tensor:
+    def cut(self, log_ratio: Tensor, logp: Tensor, advantage: Tensor) -> Tensor:
         ratio = log_ratio.exp()
         return ((ratio > 1 + self.high) | (ratio < 1 - self.low)) & (advantage != 0)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Callable, Mapping
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -225,10 +225,11 @@ class CausalLM(PackedModel):
         """Number of logits; may be more than the tokenizer has tokens."""
         return self.model.get_output_embeddings().weight.shape[0]
 
-    @property
+    @cached_property
     def _named(self) -> int:
-        """Number of logits that are tokens of the tokenizer."""
-        return min(self.vocabulary, len(self.tokenizer))
+        """Number of logits up to the tokenizer's last token. Its ids may have gaps, so this is not
+        its length."""
+        return min(self.vocabulary, 1 + max(self.tokenizer.get_vocab().values()))
 
     def _stops(self) -> tuple[int, ...]:
         ids = self.model.generation_config.eos_token_id

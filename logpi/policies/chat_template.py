@@ -190,9 +190,7 @@ class ChatTemplate(TextTokens):
     def decode(self, ids: Iterable[Any]) -> str:
         """The text of a turn's tokens, without ends and padding. Other special tokens stay: some
         models mark calls and thoughts with them."""
-        t = self.tokenizer
-        silent = {*self.ends, t.bos_token_id, t.pad_token_id, t.unk_token_id}
-        return t.decode([i for i in map(int, ids) if i not in silent])
+        return self.tokenizer.decode([i for i in map(int, ids) if i not in self.silent])
 
     # Tokens
 
@@ -234,6 +232,13 @@ class ChatTemplate(TextTokens):
         ends = [*self.stops, self.tokenizer.eos_token_id, self.eos_id]
         ends = [*(i for i in ends if i != self.end_id), self.end_id]
         return tuple(dict.fromkeys(i for i in ends if i is not None))
+
+    @cached_property
+    def silent(self) -> frozenset[int]:
+        """Tokens that have no place in a turn's text: ends, beginnings, padding."""
+        t = self.tokenizer
+        ids = {*self.ends, t.bos_token_id, t.pad_token_id, t.unk_token_id}
+        return frozenset(i for i in ids if i is not None)
 
     @cached_property
     def spelled_ends(self) -> tuple[str, ...]:

@@ -19,6 +19,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -47,7 +48,10 @@ class Distribution(ABC):
         outputs: numbers that the network gives for a state.
         free: numbers after those that are the same in every state (log standard deviations),
             trained as they are.
+        density: log π is of a density, which may be above 1, not of a probability.
     """
+
+    density: ClassVar[bool] = False
 
     @property
     @abstractmethod
@@ -260,6 +264,7 @@ class Gaussian(Distribution):
     low: tuple[float, ...]
     high: tuple[float, ...]
     shape: tuple[int, ...] | None = None
+    density: ClassVar[bool] = True
 
     @property
     def outputs(self) -> int:

@@ -412,6 +412,7 @@ def test_settings_without_a_sense_are_refused(given: dict, says: str) -> None:
         ("gmpo", {"low": -1}, "nats of a log-ratio, at least 0"),
         ("dppo", {"high": -1}, "divergences of a token, at least 0"),
         ("dppo", {"ratio": "SequenceRatio"}, "needs the ratio of tokens, not SequenceRatio"),
+        ("gspo", {"top_entropy": 0.2}, "top_entropy needs the ratio of tokens: SequenceRatio"),
         ("pkpo", {"k": 1}, "MaxAtK needs k of at least 2, not 1"),
         ("pass_at_k", {"k": 0}, "PassAtK needs k of at least 2, not 0"),
     ],

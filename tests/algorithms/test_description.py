@@ -91,10 +91,10 @@ def variants(name: str) -> Iterator[Algorithm]:
     assert isinstance(row, PolicyGradient)
     for axis, parts in PARTS.items():
         for part, kind in parts.items():
-            # what reads an action's own probabilities needs its own ratio
+            # what reads an action's own probabilities, or chooses actions, needs their own ratio
             surrogate = kind if axis == "surrogate" else row.surrogate
             ratio = kind if axis == "ratio" else row.ratio
-            if surrogate.of_actions and not ratio.by_action:
+            if (surrogate.of_actions or row.top_entropy < 1) and not ratio.by_action:
                 continue
             word = "FixedLength(8)" if part == "FixedLength" else part
             yield algorithm(name, value_coef=0.5, **{axis: word})

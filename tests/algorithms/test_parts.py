@@ -13,8 +13,9 @@ from logpi.algorithms.parts import AXES, axis_of, given_in, read_part
 from logpi.errors import UserError
 from logpi.objectives.policy_gradient import PolicyGradient, TruncatedIS
 from logpi.ops.advantages import GAE, GroupNorm, NStep, RewardToGo
+from logpi.ops.gates import BinaryTV
 from logpi.ops.kl import KL, k2
-from logpi.ops.ratios import SequenceRatio
+from logpi.ops.ratios import SequenceRatio, TokenRatio
 from logpi.ops.selection import CountAsFailure, MixedOutcomes
 from logpi.ops.surrogates import Clip, DualClip
 from logpi.ops.weights import FixedLength, SequenceSum, TokenMean
@@ -165,6 +166,15 @@ def test_a_row_s_own_settings_hold_for_the_part_in_the_place_of_its_own() -> Non
             algorithm("ppo", **lost)
     with pytest.raises(ValueError, match="max_completion_length is a setting of FixedLength"):
         algorithm("dr_grpo", max_completion_length=7, weight="TokenMean")
+
+
+@pytest.mark.parametrize(
+    ("row", "ratio", "surrogate"),
+    [("dppo", SequenceRatio(), Clip()), ("gspo", TokenRatio(), BinaryTV())],
+)
+def test_parts_fit_each_other_not_those_that_they_replace(row, ratio, surrogate) -> None:
+    o = algorithm(row, ratio=ratio, surrogate=surrogate).objective
+    assert (o.ratio, o.surrogate) == (ratio, surrogate)
 
 
 def test_options_of_a_value_are_set_on_the_part_beside_them() -> None:

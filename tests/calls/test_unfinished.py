@@ -38,6 +38,16 @@ def test_an_answer_without_calls_is_all_said() -> None:
     assert settled("z f") == 1
 
 
+def test_a_call_that_the_model_forgot_to_open_is_not_said() -> None:
+    call = '{"name": "add", "arguments": {"a": 1}}\n</tool_call>'
+    assert spoken(f"First:\n{call}", TOOLS) == ("First:", CALLS[:1])
+
+
+def test_a_call_before_a_thought_is_not_said() -> None:
+    call = '<tool_call>{"name": "add", "arguments": {"a": 1}}</tool_call>'
+    assert spoken(f"First: {call} <think>hm</think>", TOOLS) == ("First:", CALLS[:1])
+
+
 def test_a_call_in_a_thought_is_said() -> None:
     thought = '<think><tool_call>{"name": "add", "arguments": {}}</tool_call></think>'
     assert spoken(f"{thought} 3", TOOLS) == (f"{thought} 3", [])

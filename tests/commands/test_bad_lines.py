@@ -145,6 +145,7 @@ BAD: dict[str, list[tuple[str, str]]] = {
         ("--prompts 3", "unknown option"),
     ],
     "r1": [
+        ("--skip base", "unknown value 'base'"),
         ("--resume nosuch", "no run"),
         ('--set zero.options=["bta=1"]', "bta"),
         ("--set zero.algorithm=nosuch", "unknown algorithm"),

@@ -81,6 +81,10 @@ def test_it_follows_a_run(model: Path, tmp_path: Path, monkeypatch, capsys) -> N
         wait(lambda: service.scheduler.version.startswith("model-"))
         final = LanguageModel.load(str(run / "model"))
         assert same(final, service.scheduler.policy) and "step-000002" in seen
+        # weights of elsewhere stay: the run has none that are newer
+        service.load({"path": str(model)})
+        time.sleep(0.3)
+        assert service.scheduler.version.startswith("base-")
     finally:
         ended.set()
         thread.join()
@@ -110,6 +114,16 @@ def test_a_checkpoint_is_the_policy_of_its_step(model: Path, tmp_path: Path, lor
     ask = {"greedy": True, "max_tokens": 20}
     assert policy.generate(["1+2="], **ask) == final.generate(["1+2="], **ask)
     assert same(final, policy) is not bool(lora)
+
+
+def test_answers_end_as_in_the_run(model: Path, tmp_path: Path) -> None:
+    """At every checkpoint, unless the server is told otherwise."""
+    run = tmp_path / "run"
+    job(model, run, steps=1, end_token="=").run()
+    (run / "model").rename(tmp_path / "model")
+    for loading, end in (({}, "="), ({"end_token": ""}, "="), ({"end_token": "+"}, "+")):
+        policy, _ = Weights("", run, {"device": "cpu", **loading})(None)
+        assert policy.template.end_text == end
 
 
 def test_a_checkpoint_of_another_model(model: Path, tmp_path: Path) -> None:

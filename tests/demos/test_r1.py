@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from logpi.cli import main
-from logpi.demos import r1_arguments, r1_data, r1_report
+from logpi.demos import r1_arguments, r1_data, r1_diagnosis, r1_report
 from logpi.envs.data import RowsTask
 from logpi.errors import Stopped
 from logpi.jobs import sft
@@ -197,6 +197,9 @@ def test_every_stage_leaves_its_outputs_and_counts(whole, capsys):
         for r in report["stages"]
         for k in ("accuracy", "format", "language", "mixed")
     )
+    for r in report["stages"]:
+        low, high = r["interval"]
+        assert low <= r["numbers"]["accuracy"] <= high
     assert (whole / "stages.png").stat().st_size > 10_000
     assert CausalLM.load(whole / "final" / "model").context == 64
 
@@ -368,6 +371,12 @@ def test_a_stage_that_lost_is_named_with_why_and_what_to_try(tmp_path, step, why
     assert why in line and line.endswith(f"Try --from reasoning with {remedy}")
 
 
+def test_a_step_without_a_verdict_counts_in_no_mean(tmp_path):
+    rewards = [float("nan"), *[0.4] * 4, *[0.6] * 5]
+    stage_run(tmp_path / "zero", FIVE, [{"reward": x} for x in rewards])
+    assert "rose (0.40 to 0.60)" in r1_diagnosis.reason("rl", "zero", tmp_path / "zero").why
+
+
 @pytest.mark.parametrize(
     ("rows", "loss", "why", "remedy"),
     [
@@ -377,7 +386,7 @@ def test_a_stage_that_lost_is_named_with_why_and_what_to_try(tmp_path, step, why
             "it starts from the base model and had 33 rows",
             "with more rows (--data-prompts",
         ),
-        (200, 0.9, "still 0.90 nats a token after 2.0 passes over 200 rows", "sft.epochs=4."),
+        (200, 0.9, "still 0.90 nats a token after 2.0 passes over 200 rows", "sft.steps=8."),
     ],
 )
 def test_a_second_sft_that_lost_had_few_rows_or_few_passes(tmp_path, rows, loss, why, remedy):
@@ -390,6 +399,17 @@ def test_a_second_sft_that_lost_had_few_rows_or_few_passes(tmp_path, rows, loss,
     measures = [r1_report.Measured(k, {"accuracy": v}) for k, v in rates.items()]
     [line] = r1_report.lost(measures, tmp_path)
     assert why.replace(str(rows), str(count)) in line and remedy in line
+
+
+def test_the_table_has_an_interval_beside_what_was_measured_with_one():
+    rows = [
+        r1_report.Measured("base", {"accuracy": 0.1}),
+        r1_report.Measured("final RL", {"accuracy": 0.9}, interval=[0.83, 0.96]),
+    ]
+    title, base, final = r1_report._table(rows)
+    assert title.split() == ["stage", "right", "95", "%"]
+    assert base.split() == ["base", "10.0%", "–"]
+    assert final.split() == ["final", "RL", "90.0%", "83%–96%"]
 
 
 def test_the_report_says_what_would_make_the_same_numbers_again(monkeypatch):

@@ -225,6 +225,7 @@ def test_the_interval_over_seeds():
         (["--options", "hidden=64"], "hidden must be widths"),
         (["--algorithm", "trpo", "--options", "max_kl=-1"], "above 0 nats"),
         (["--algorithm", "pp0"], "unknown algorithm"),
+        (["--env", "Pendulum-v1", "--algorithm", "dppo"], "continuous actions have densities"),
     ],
 )
 def test_mistakes_are_one_line_before_anything_is_written(words, message, tmp_path):

@@ -189,6 +189,9 @@ def test_a_teacher_that_is_an_object_is_named_in_one_line(characters: str, diffe
 
 def test_a_teacher_with_more_logits_than_tokens(home: Path):
     """Models of one family fill their matrices up differently; what fills up is never compared."""
+    from tokenizers import Tokenizer, models
+    from transformers import PreTrainedTokenizerFast
+
     from logpi.policies.causal_lm import CausalLM
     from logpi.types import Batch
 
@@ -207,3 +210,8 @@ def test_a_teacher_with_more_logits_than_tokens(home: Path):
     ids, said = wide.likeliest(batch, 64)
     assert ids.shape == (1, 3, known) and int(ids.max()) == known - 1
     assert said.others is not None and said.others.shape == ids.shape
+    # ids may have a gap: the last token is one all the same
+    gap = {**teacher.tokenizer.get_vocab(), "<late>": known + 2}
+    core = Tokenizer(models.BPE(vocab=gap, merges=[], unk_token=teacher.tokenizer.unk_token))
+    late = CausalLM(teacher.model, PreTrainedTokenizerFast(tokenizer_object=core))
+    assert int(late.likeliest(batch, 64)[0].max()) == known + 2

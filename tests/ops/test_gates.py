@@ -39,7 +39,7 @@ def test_a_rare_token_may_move_far_and_a_likely_one_may_not() -> None:
     now, old = torch.tensor([0.03, 0.95]), torch.tensor([0.01, 0.79])
     up = torch.ones(2)
     assert BinaryTV(0.15).cut((now / old).log(), now.log(), up).tolist() == [False, True]
-    assert Clip(0.28).clipped((now / old).log(), up).tolist() == [True, False]
+    assert Clip(0.28).cut((now / old).log(), now.log(), up).tolist() == [True, False]
 
 
 def test_binary_kl() -> None:

@@ -40,12 +40,9 @@ def test_clip_table() -> None:
     assert value == [1.2, -1.5, 0.5, -0.8]
     # cut exactly where the clip acts; else ρ·Â
     assert slope == [0.0, -1.5, 0.5, 0.0]
-    assert Clip(0.2).clipped(torch.tensor(RATIO).log(), torch.tensor(SIGN)).tolist() == [
-        True,
-        False,
-        False,
-        True,
-    ]
+    log_ratio = torch.tensor(RATIO).log()
+    cut = Clip(0.2).cut(log_ratio, log_ratio - 1, torch.tensor(SIGN))
+    assert cut.tolist() == [True, False, False, True]
 
 
 def test_clip_bounds_are_separate() -> None:
@@ -70,9 +67,8 @@ def test_a_decaying_clip_narrows_with_the_run() -> None:
 
 
 def test_dual_clip_tells_what_it_cuts() -> None:
-    got = DualClip(0.2, c=3.0).clipped(
-        torch.tensor([5.0, 2.0, 5.0, 0.5]).log(), torch.tensor([-1.0, -1, 1, -1])
-    )
+    log_ratio = torch.tensor([5.0, 2.0, 5.0, 0.5]).log()
+    got = DualClip(0.2, c=3.0).cut(log_ratio, log_ratio - 1, torch.tensor([-1.0, -1, 1, -1]))
     assert got.tolist() == [True, False, True, True]
 
 

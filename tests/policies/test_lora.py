@@ -12,6 +12,7 @@ from logpi.algorithms import algorithm
 from logpi.engine.engine import Engine
 from logpi.engine.sampling import Request, Sampling
 from logpi.jobs.options.learning import LoraArguments
+from logpi.jobs.options.model_size import parameters
 from logpi.learner import Learner
 from logpi.policies.causal_lm import CausalLM
 from logpi.policies.lora import AdapterOff, Merging, add_lora, refuse_4bit
@@ -154,6 +155,7 @@ def test_four_bits_learn_switch_off_resume_and_merge(four_bit, tmp_path):
     plain directory out."""
     small = CausalLM.load(four_bit, four_bit=True)
     kinds = {type(p).__name__ for p in small.parameters()}
+    assert parameters(small) == parameters(CausalLM.load(four_bit))
     assert (
         small.packed
         and "Params4bit" in kinds

@@ -67,7 +67,7 @@ class Answer(ABC):
     def deltas(self, piece: Piece) -> list[dict[str, Any]]:
         """The choices of the chunks that a piece makes."""
 
-    def extra(self, first: bool) -> dict[str, Any]:
+    def extra(self) -> dict[str, Any]:
         """Further fields of the whole answer, or of the first chunk."""
         return {}
 
@@ -76,7 +76,7 @@ class Answer(ABC):
         self.tokens = sum(len(p.tokens) for p in pieces)
         choices = [self.choice(p) for p in sorted(pieces, key=lambda p: p.choice)]
         head = self._head(self.KIND.removesuffix(".chunk"))
-        return {**head, "choices": choices, "usage": self.usage(), **self.extra(True)}
+        return {**head, "choices": choices, "usage": self.usage(), **self.extra()}
 
     def chunks(self, piece: Piece) -> list[dict[str, Any]]:
         """The chunks that a piece makes, perhaps none."""
@@ -84,7 +84,7 @@ class Answer(ABC):
         self.tokens += len(piece.tokens)
         chunks = [{**self._head(self.KIND), "choices": [delta]} for delta in self.deltas(piece)]
         if first and chunks:
-            chunks[0] |= self.extra(True)
+            chunks[0] |= self.extra()
         return chunks
 
     def last(self) -> list[dict[str, Any]]:

@@ -14,7 +14,6 @@ from __future__ import annotations
 import asyncio
 import hmac
 import json
-import logging
 from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +35,6 @@ if TYPE_CHECKING:
     from logpi.engine.openai_server.service import Service
 
 LOOPBACK = {"127.0.0.1", "localhost", "[::1]"}
-notices = logging.getLogger("logpi")
 # status of a request whose client has gone away, as nginx logs it
 GONE = 499
 
@@ -119,10 +117,10 @@ def _sampled(service: Service, question: Callable[[Any], Answer]) -> Callable[[R
     async def endpoint(request: Request) -> Response:
         body = await _body(service, request)
         answer = await run_in_threadpool(question, body)
-        sampling = Sampled(service, answer)
+        reply = Reply(service, answer)
         if answer.wish.stream:
-            return StreamingResponse(sampling.events(), media_type="text/event-stream")
-        return await sampling.whole(request)
+            return StreamingResponse(reply.events(), media_type="text/event-stream")
+        return await reply.whole(request)
 
     return endpoint
 
@@ -162,7 +160,7 @@ def _no_number(name: str) -> None:
 # --- samples ---
 
 
-class Sampled:
+class Reply:
     """An answer that is being sampled. Raises RequestError if the server is busy."""
 
     def __init__(self, service: Service, answer: Answer) -> None:
@@ -187,7 +185,8 @@ class Sampled:
             await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
             if not work.done():
                 return Response(status_code=GONE)
-            return JSONResponse(self.answer.whole(work.result()))
+            # with log-probabilities it is long
+            return await run_in_threadpool(lambda: JSONResponse(self.answer.whole(work.result())))
         finally:
             work.cancel()
             gone.cancel()
@@ -259,5 +258,5 @@ def _no_route(request: Request, error: HTTPException) -> Response:
 
 
 def _failed(request: Request, error: Exception) -> Response:
-    notices.error("a request failed", exc_info=error)
+    # uvicorn logs it
     return _refused(request, RequestError(f"{type(error).__name__} in the server", 500))

@@ -8,6 +8,7 @@ Left out: images and sound, `tool_choice` other than auto and none, answers of a
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from logpi.calls.json_schema import short
@@ -35,6 +36,8 @@ def chat(body: Any, model: str, words: Prompts) -> ChatAnswer:
     if limit == 0:
         raise RequestError("max_tokens must be 1 or more")
     wished = wish(fields, limit, _logprobs(fields))
+    # calls are read by their marks, which are special tokens of many models
+    wished = replace(wished, skip_special=wished.skip_special and not tools)
     options = fields.get("chat_template_kwargs", {})
     prompt = words.chat(fields["messages"], tools, options)
     room = words.room(prompt, wished.max_tokens)
@@ -75,7 +78,7 @@ class ChatAnswer(Answer):
         self.tools = tools
         self.turns: dict[int, Turn] = {}
 
-    def extra(self, first: bool) -> dict[str, Any]:
+    def extra(self) -> dict[str, Any]:
         return {"prompt_token_ids": list(self.question.prompts[0])} if self.wish.token_ids else {}
 
     def choice(self, piece: Piece) -> dict[str, Any]:

@@ -7,11 +7,13 @@ Left out: `suffix`, `best_of`, penalties (`fields.py` refuses them).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from logpi.engine.openai_server.answers import Answer, Question, likeliest, nats
 from logpi.engine.openai_server.errors import RequestError
 from logpi.engine.openai_server.fields import COMPLETION, PROMPTS, checked, wish
+from logpi.engine.openai_server.texts import TextStream
 
 if TYPE_CHECKING:
     from logpi.engine.openai_server.prompts import Prompts, Texts
@@ -65,6 +67,14 @@ def _is_ids(prompt: Sequence[Any]) -> bool:
     return all(type(i) is int for i in prompt)
 
 
+@dataclass
+class _Place:
+    """Where the next token begins in a choice's text, and the text of the tokens before it."""
+
+    at: int
+    stream: TextStream
+
+
 class CompletionAnswer(Answer):
     """Texts behind prompts. echoed: the prompts' own texts, to stand before them, or none."""
 
@@ -74,15 +84,15 @@ class CompletionAnswer(Answer):
         super().__init__(question)
         self.echoed = echoed
         self.scored = bool(echoed) and self.wish.logprobs is not None
-        # where the next token of each choice begins in its text
-        self.at: dict[int, int] = {}
+        self.silent = self.words.silent(self.wish.skip_special)
+        self.places: dict[int, _Place] = {}
 
     def choice(self, piece: Piece) -> dict[str, Any]:
         number = piece.choice // self.wish.n
-        first = piece.choice not in self.at
+        first = piece.choice not in self.places
         before = self.echoed[number] if first and self.echoed else ""
         if first:
-            self.at[piece.choice] = 0 if self.scored else len(before)
+            self.places[piece.choice] = self._place(len(before))
         out = {
             "index": piece.choice,
             "text": before + piece.text,
@@ -97,7 +107,7 @@ class CompletionAnswer(Answer):
 
     def deltas(self, piece: Piece) -> list[dict[str, Any]]:
         shown = self.wish.token_ids or self.wish.logprobs is not None
-        shown |= bool(self.echoed) and piece.choice not in self.at
+        shown |= bool(self.echoed) and piece.choice not in self.places
         return [self.choice(piece)] if piece.text or piece.finish or shown else []
 
     def _logprobs(self, piece: Piece, number: int, first: bool) -> Any:
@@ -105,27 +115,35 @@ class CompletionAnswer(Answer):
         if self.wish.logprobs is None:
             return None
         columns: list[Any] = list(zip(piece.tokens, piece.logp, piece.top, strict=True))
+        offsets = self._offsets(piece.tokens, self.places[piece.choice])
         if self.scored and first:
             assert self.started is not None
             prompt, score = self.question.prompts[number], self.started.scores[number]
             known = zip(prompt[1:], score.logp, score.top, strict=True)
             columns = [(prompt[0], None, ()), *known, *columns]
+            offsets = self._offsets(prompt, self._place(0), self.echoed[number]) + offsets
         return {
-            "text_offset": [self._offset(piece.choice, number, token) for token, _, _ in columns],
+            "text_offset": offsets,
             "token_logprobs": [None if logp is None else nats(logp) for _, logp, _ in columns],
             "tokens": [self.name(token) for token, _, _ in columns],
             "top_logprobs": [self._top(*column) for column in columns],
         }
 
-    def _offset(self, choice: int, number: int, token: int) -> int:
-        """Where a token begins in the choice's text; the next one begins behind it. Ends have no
-        text, nor has a BOS that the prompt does not spell."""
-        at, text = self.at[choice], self.words.spelled(token)
-        echoed = self.echoed[number] if self.scored else ""
-        silent = self.words.silent(self.wish.skip_special)
-        if token not in silent or (at < len(echoed) and echoed.startswith(text, at)):
-            self.at[choice] += len(text)
-        return at
+    def _place(self, at: int) -> _Place:
+        return _Place(at, TextStream(self.words.decoder, self.silent))
+
+    def _offsets(self, tokens: Sequence[int], place: _Place, text: str = "") -> list[int]:
+        """Where each token begins in the choice's text, of which `text` is the prompt's. A token
+        that only begins a character has the character's place. Ends have no text, nor has a BOS
+        that the prompt does not spell."""
+        offsets = []
+        for token in tokens:
+            offsets.append(place.at)
+            new = place.stream.push(token)
+            if token in self.silent and text.startswith(self.words.spelled(token), place.at):
+                new = self.words.spelled(token)
+            place.at += len(new)
+        return offsets
 
     def _top(self, token: int, logp: float | None, top: Top) -> Mapping[str, float] | None:
         """The likeliest tokens by name; of tokens of one name the likeliest."""

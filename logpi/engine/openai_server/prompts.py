@@ -26,20 +26,19 @@ class Prompts:
     """Token ids of prompts.
 
     Args:
-        policy: whose tokenizer and chat template. longest: tokens of a prompt with its answer.
+        policy: whose tokenizer and chat template. longest: tokens of a prompt with its answer, at
+            most the model's context.
     """
 
     def __init__(self, policy: CausalLM, longest: int) -> None:
-        self.longest, self.embeddings = longest, policy.embeddings
+        self.longest, self.reach = min(longest, policy.context), policy.reach
+        self.embeddings = policy.embeddings
         self.tokenizer = copy.deepcopy(policy.tokenizer)
         # it only decodes, which any number of threads may do at once
         self.decoder = copy.deepcopy(policy.tokenizer)
         self.template = replace(policy.template, tokenizer=self.tokenizer)
         self._lock = threading.Lock()
-        t = self.tokenizer
-        ends = {*self.template.ends, t.bos_token_id, t.pad_token_id, t.unk_token_id}
-        self.ends = frozenset(i for i in ends if i is not None)
-        self.special = self.ends | frozenset(t.all_special_ids)
+        self.special = self.template.silent | frozenset(self.tokenizer.all_special_ids)
         self.spelled = lru_cache(2**16)(self._spelled)
 
     # --- in ---
@@ -48,21 +47,19 @@ class Prompts:
         """A text as it is, with its BOS if `special`; token ids as they are.
 
         Raises:
-            RequestError: an empty prompt, or ids that are no tokens.
+            RequestError: ids that are no tokens, or half a character.
         """
-        if not isinstance(prompt, str):
-            if bad := next((i for i in prompt if not 0 <= i < self.embeddings), None):
-                raise RequestError(
-                    f"the prompt has token id {bad}; the model's are 0 to {self.embeddings - 1}"
-                )
-            ids = list(prompt)
-        else:
+        if isinstance(prompt, str):
+            _utf8(prompt)
             with self._lock:
-                bare = self.tokenizer(prompt, add_special_tokens=False) if not special else {}
-                ids = list(bare["input_ids"]) if bare else self.template.plain(_utf8(prompt))
-        if not ids:
-            raise RequestError("a prompt is empty: a model needs a token to go on from")
-        return ids
+                if special:
+                    return self.template.plain(prompt)
+                return list(self.tokenizer(prompt, add_special_tokens=False)["input_ids"])
+        if bad := next((i for i in prompt if not 0 <= i < self.embeddings), None):
+            raise RequestError(
+                f"the prompt has token id {bad}; the model's are 0 to {self.embeddings - 1}"
+            )
+        return list(prompt)
 
     def chat(
         self,
@@ -93,14 +90,19 @@ class Prompts:
         """Tokens that may follow a prompt: `max_tokens`, or all that fit.
 
         Raises:
-            RequestError: they do not fit.
+            RequestError: they do not fit, or the prompt is empty.
         """
-        room = self.longest - len(prompt)
+        if not prompt:
+            raise RequestError("a prompt is empty: a model needs a token to go on from")
+        longest = min(self.longest, self.reach(len(prompt)))
+        room = longest - len(prompt)
         if room < max(1 if max_tokens is None else max_tokens, 0):
             wish = "an answer" if max_tokens is None else f"max_tokens={max_tokens}"
+            # of a model whose rotary embeddings change with a text's length
+            short = "" if longest == self.longest else " for so short a prompt"
             raise RequestError(
-                f"this model's context is {self.longest} tokens: the prompt has {len(prompt)}, and"
-                f" {wish} does not fit behind it; shorten the prompt or ask for fewer tokens"
+                f"this model's context is {longest} tokens{short}: the prompt has {len(prompt)},"
+                f" and {wish} does not fit behind it; shorten the prompt or ask for fewer tokens"
             )
         return room if max_tokens is None else max_tokens
 
@@ -110,21 +112,25 @@ class Prompts:
         return self.decoder.decode(list(ids))
 
     def silent(self, skip_special: bool) -> frozenset[int]:
-        """Tokens that have no place in an answer's text: ends, beginnings, padding; with
-        `skip_special` every special token."""
-        return self.special if skip_special else self.ends
+        """Tokens that have no place in an answer's text; with `skip_special` every special one."""
+        return self.special if skip_special else self.template.silent
 
     def names(self, ids: Sequence[int]) -> list[str]:
         """The tokens as the vocabulary spells them."""
         return self.decoder.convert_ids_to_tokens(list(ids))
 
     def _spelled(self, token: int) -> str:
-        """The text of a token alone; broken bytes are �."""
-        return self.decoder.decode([token])
+        """The text of a token behind another, which is itself; broken bytes are �.
+
+        SentencePiece's kind strips a text's first space: [▁a] is "a" and [▁a, ▁a] is "a a", so ▁a
+        is " a".
+        """
+        alone = self.decoder.decode([token])
+        return self.decoder.decode([token, token])[len(alone) :]
 
 
-def _utf8(*values: Any) -> Any:
-    """The first of the values. Raises RequestError: a text in one is no UTF-8."""
+def _utf8(*values: Any) -> None:
+    """Raises RequestError: a text in one of the values is no UTF-8."""
     for value in values:
         if isinstance(value, str):
             try:
@@ -135,4 +141,3 @@ def _utf8(*values: Any) -> Any:
             _utf8(*value, *value.values())
         elif isinstance(value, list | tuple):
             _utf8(*value)
-    return values[0] if values else None

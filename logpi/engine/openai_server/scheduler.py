@@ -118,7 +118,8 @@ class Scheduler:
 
     Args:
         policy: at temperature 1. version: the name of its weights. slots: rows decoded together.
-        rows: samples that are made or wait, at most. longest: tokens of one with its prompt.
+        rows: samples that are made or wait, at most. longest: tokens of one with its prompt, where
+            the model's context has as many.
     """
 
     def __init__(
@@ -146,11 +147,16 @@ class Scheduler:
         """Samples that are made or wait."""
         return self._count
 
+    def check(self) -> None:
+        """Raises RequestError: the thread has ended."""
+        if self._closed:
+            raise RequestError("the server has ended; its log says why", 503)
+
     def submit(self, ask: Ask) -> None:
-        """Raises RequestError: too many samples at a time."""
+        """Raises RequestError: too many samples at a time, or the thread has ended."""
+        ask.left = ask.rows
         with self._lock:
-            if self._closed:
-                raise RequestError("the server has ended; its log says why", 503)
+            self.check()
             if ask.rows > self.most:
                 raise RequestError(
                     f"the request asks for {ask.rows} samples, and this server makes at most"
@@ -163,15 +169,15 @@ class Scheduler:
                     429,
                 )
             self._count += ask.rows
-        ask.left = ask.rows
-        self._inbox.put(lambda: self._held.append(ask))
+            self._inbox.put(lambda: self._held.append(ask))
 
     def cancel(self, ask: Ask) -> None:
         """Nobody wants it any more."""
         self._inbox.put(lambda: self._drop(ask))
 
     def replace(self, policy: CausalLM, version: str) -> Future[None]:
-        """Other weights, as soon as the rows that are being sampled have finished."""
+        """Other weights, as soon as the rows that are being sampled have finished. Raises
+        RequestError: the thread has ended."""
         done: Future[None] = Future()
 
         def put() -> None:
@@ -179,16 +185,14 @@ class Scheduler:
                 self._next[2].set_result(None)
             self._next = policy, version, done
 
-        self._inbox.put(put)
+        with self._lock:
+            self.check()
+            self._inbox.put(put)
         return done
 
     def close(self) -> None:
         """End the thread; requests under way fail."""
-
-        def end() -> None:
-            self._closed = True
-
-        self._inbox.put(end)
+        self._inbox.put(self._close)
         self._thread.join()
 
     # --- in the thread ---
@@ -203,8 +207,16 @@ class Scheduler:
                 self._step()
             except Exception as error:
                 self._fail(error)
+        # nothing more comes in
         self._empty()
-        self._fail_all(RequestError("the server is ending", 503))
+        ending = RequestError("the server is ending", 503)
+        self._fail_all(ending)
+        if self._next is not None:
+            self._next[2].set_exception(ending)
+
+    def _close(self) -> None:
+        with self._lock:
+            self._closed = True
 
     def _receive(self) -> None:
         """What other threads want; waits if there is nothing else to do."""
@@ -243,18 +255,20 @@ class Scheduler:
                 engine.captured,
                 slots=self.slots,
                 rows=self.most,
-                longest=self.longest,
+                longest=min(self.longest, policy.context),
             )
         self.policy, self.version = policy, version
 
     def _start(self) -> None:
         """Requests that wait begin, unless new weights do."""
         while self._held and self._next is None:
-            ask = self._held.popleft()
+            ask = self._held[0]
             if ask.scored:
                 self._scoring.append(ask)
             else:
                 self._join(ask)
+            # last: a request that fails is still known to `_fail_all`
+            self._held.popleft()
 
     def _score(self) -> None:
         """Some prompts' log-probabilities, SCORED tokens or one prompt."""
@@ -269,8 +283,8 @@ class Scheduler:
             tokens += len(prompt)
         ask.scores += scores(self.policy, some, ask.wish.logprobs or 0)
         if len(ask.scores) == len(ask.prompts):
-            self._scoring.popleft()
             self._join(ask)
+            self._scoring.popleft()
 
     def _join(self, ask: Ask) -> None:
         ask.tell(Started(self.version, ask.scores))
@@ -362,7 +376,7 @@ class Scheduler:
             self._begin(self.policy, self.version)
         except Exception as again:
             notices.error("the decoder cannot begin again", exc_info=again)
-            self._closed = True
+            self._close()
 
     def _fail_all(self, error: RequestError) -> None:
         asks = {id(row.ask): row.ask for row in self._rows.values()}

@@ -34,7 +34,11 @@ class PromptScore:
 
 
 def scores(policy: CausalLM, prompts: Sequence[Sequence[int]], top: int) -> list[PromptScore]:
-    """The score of each prompt. top: likeliest tokens to report at each token."""
+    """The score of each prompt. top: likeliest tokens to report at each token.
+
+    Raises:
+        FloatingPointError: the logits are not numbers.
+    """
     longer = [p for p in prompts if len(p) > 1]
     known = iter(_scores(policy, longer, top) if longer else [])
     return [next(known) if len(p) > 1 else PromptScore((), ()) for p in prompts]
@@ -42,20 +46,22 @@ def scores(policy: CausalLM, prompts: Sequence[Sequence[int]], top: int) -> list
 
 @torch.no_grad()
 def _scores(policy: CausalLM, prompts: Sequence[Sequence[int]], top: int) -> list[PromptScore]:
-    batch, logps, tops = _batch(prompts), [], [[()] * (len(p) - 1) for p in prompts]
+    batch, tops = _batch(prompts), [[()] * (len(p) - 1) for p in prompts]
     if not top:
-        logps = policy.evaluate(batch).logp.tolist()
+        output = policy.evaluate(batch)
     else:
         ids, output = policy.likeliest(batch, top)
         assert output.others is not None
-        logps = output.logp.tolist()
         tops = [
             [tuple(zip(i, v, strict=True)) for i, v in zip(*row, strict=True)]
             for row in zip(ids.tolist(), output.others.tolist(), strict=True)
         ]
+    # of padding it is 0
+    if bool(output.logp.isnan().any()):
+        raise FloatingPointError("the model's logits are not numbers (NaN or infinite)")
     return [
         PromptScore(tuple(logp[: len(p) - 1]), tuple(t[: len(p) - 1]))
-        for p, logp, t in zip(prompts, logps, tops, strict=True)
+        for p, logp, t in zip(prompts, output.logp.tolist(), tops, strict=True)
     ]
 
 

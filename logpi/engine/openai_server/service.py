@@ -79,9 +79,9 @@ class Service:
             raise ValueError(f"a served policy has temperature 1, not {policy.temperature}")
         self.name, self.limits, self.source = name, limits, source
         self.created = int(time.time())
-        self.words = Prompts(policy, min(limits.longest, policy.context))
+        self.words = Prompts(policy, limits.longest)
         self.scheduler = Scheduler(
-            policy, version, slots=limits.slots, rows=limits.requests, longest=self.words.longest
+            policy, version, slots=limits.slots, rows=limits.requests, longest=limits.longest
         )
         # one change of the weights at a time
         self._changing = threading.Lock()
@@ -122,6 +122,7 @@ class Service:
         return {"object": "list", "data": [card]}
 
     def health(self) -> dict[str, Any]:
+        self.scheduler.check()
         return {"status": "ok", "version": self.scheduler.version, "busy": self.scheduler.busy}
 
     def tokenize(self, body: Any) -> dict[str, Any]:
@@ -142,7 +143,7 @@ class Service:
         ids = checked(body, DETOKENIZE)["tokens"]
         if not isinstance(ids, list) or not all(type(i) is int for i in ids):
             raise RequestError("tokens must be a list of token ids")
-        return {"prompt": self.words.detokenized(self.words.plain(ids)) if ids else ""}
+        return {"prompt": self.words.detokenized(self.words.plain(ids))}
 
     def tokenizer(self) -> dict[str, Any]:
         t = self.words.tokenizer
@@ -183,5 +184,12 @@ class Service:
             )
         if not policy.packed or policy.temperature != 1.0:
             raise RequestError("this model cannot be decoded beside others", 409)
-        self.words = Prompts(policy, min(self.limits.longest, policy.context))
-        return self.scheduler.replace(policy, version)
+        old, self.words = self.words, Prompts(policy, self.limits.longest)
+
+        def ended(loading: Future[None]) -> None:
+            if loading.exception() is not None:
+                self.words = old
+
+        loading = self.scheduler.replace(policy, version)
+        loading.add_done_callback(ended)
+        return loading

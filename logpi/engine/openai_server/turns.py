@@ -11,7 +11,7 @@ import secrets
 from collections.abc import Sequence
 from typing import Any
 
-from logpi.calls.call import Call, dumps
+from logpi.calls.call import Call, as_openai
 from logpi.calls.reading import spoken
 from logpi.calls.unfinished import settled
 
@@ -40,10 +40,5 @@ class Turn:
         calls = [a for a in attempts if isinstance(a, Call)]
         if len(calls) < len(attempts):
             content, calls = self._text, []
-        self.calls = [_call(call) for call in calls]
+        self.calls = [as_openai(call, f"call_{secrets.token_hex(12)}") for call in calls]
         return content[self._sent :]
-
-
-def _call(call: Call) -> dict[str, Any]:
-    function = {"name": call.name, "arguments": dumps(dict(call.arguments))}
-    return {"id": f"call_{secrets.token_hex(12)}", "type": "function", "function": function}

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from logpi.calls import Call, Malformed
-from logpi.calls.call import dumps
+from logpi.calls.call import as_openai
 from logpi.calls.reading import spoken
 
 Schema = Mapping[str, Any]
@@ -55,13 +55,8 @@ def as_message(text: str, tools: Sequence[Schema]) -> tuple[dict[str, Any], int]
         message["reasoning_content"] = thought
     calls = [a for a in attempts if isinstance(a, Call) and not malformed]
     if calls:
-        message["tool_calls"] = [_call(i, call) for i, call in enumerate(calls)]
+        message["tool_calls"] = [as_openai(call, f"call_{i}") for i, call in enumerate(calls)]
     return message, malformed
-
-
-def _call(number: int, call: Call) -> dict[str, Any]:
-    function = {"name": call.name, "arguments": dumps(dict(call.arguments))}
-    return {"id": f"call_{number}", "type": "function", "function": function}
 
 
 def plain(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -21,8 +21,10 @@ Left out: the KL coefficient, which is the algorithm's own (`logpi describe`), w
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+import sys
+from bisect import bisect
+from dataclasses import replace
+from math import prod
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
@@ -33,44 +35,23 @@ J = TypeVar("J", bound=Any)
 LORA = 10.0
 LARGEST_LORA = 1e-3
 
+# a model with fewer parameters than the first of these is of size 0, than the second of size 1
+BOUNDS = (10e6, 300e6)
+# of each command, for models of size 0, 1 and 2
+SETTINGS: dict[str, dict[str, tuple[float, float, float]]] = {
+    "rl": {"lr": (3e-4, 5e-6, 1e-6), "warmup": (5, 5, 0), "prompts": (32, 8, 32)},
+    "sft": {"lr": (1e-3, 1e-4, 2e-5)},
+    "prefer": {"lr": (1e-4, 5e-6, 1e-6)},
+    "reward-model": {"lr": (1e-3, 1e-4, 1e-5)},
+}
 
-@dataclass(frozen=True)
-class Size:
-    """What fits models of fewer than `below` parameters: settings of each command."""
 
-    below: float
-    commands: Mapping[str, Mapping[str, float]]
-
-
-SIZES = (
-    Size(
-        10e6,
-        {
-            "rl": {"lr": 3e-4, "warmup": 5, "prompts": 32},
-            "sft": {"lr": 1e-3},
-            "prefer": {"lr": 1e-4},
-            "reward-model": {"lr": 1e-3},
-        },
-    ),
-    Size(
-        300e6,
-        {
-            "rl": {"lr": 5e-6, "warmup": 5, "prompts": 8},
-            "sft": {"lr": 1e-4},
-            "prefer": {"lr": 5e-6},
-            "reward-model": {"lr": 1e-4},
-        },
-    ),
-    Size(
-        float("inf"),
-        {
-            "rl": {"lr": 1e-6, "warmup": 0, "prompts": 32},
-            "sft": {"lr": 2e-5},
-            "prefer": {"lr": 1e-6},
-            "reward-model": {"lr": 1e-5},
-        },
-    ),
-)
+def size(parameters: float) -> int:
+    """
+    >>> size(9_999_999), size(10e6), size(135e6), size(7e9)
+    (0, 1, 1, 2)
+    """
+    return bisect(BOUNDS, parameters)
 
 
 def by_size(command: str, parameters: float, lora: bool = False) -> dict[str, float]:
@@ -79,29 +60,29 @@ def by_size(command: str, parameters: float, lora: bool = False) -> dict[str, fl
     >>> by_size("rl", 135e6), by_size("sft", 7e9, lora=True)
     ({'lr': 5e-06, 'warmup': 5, 'prompts': 8}, {'lr': 0.0002})
     """
-    size = next(s for s in SIZES if parameters < s.below)
-    settings = dict(size.commands[command])
+    settings = {k: values[size(parameters)] for k, values in SETTINGS[command].items()}
     if lora:
         settings["lr"] = min(settings["lr"] * LORA, LARGEST_LORA)
     return settings
 
 
 def settled(job: J, model: nn.Module) -> J:
-    """The job with what its user left open filled in from the model's size. The run records these
-    values, so a resumed run keeps them."""
-    settings = by_size(job.COMMAND, _parameters(model), lora=bool(job.lora))
-    return replace(job, **{k: v for k, v in settings.items() if getattr(job, k) is None})
+    """The job with what its user left open filled in from the size of its model, as it was loaded;
+    prints a line that says so. The run records these values, so a resumed run keeps them."""
+    number = parameters(model)
+    known = by_size(job.COMMAND, number, lora=bool(job.lora))
+    settings = {k: v for k, v in known.items() if getattr(job, k) is None}
+    if settings:
+        words = ", ".join(f"{k} {v:g}" for k, v in settings.items())
+        print(f"{_count(number)} parameters, so by default: {words}", file=sys.stderr)
+    return replace(job, **settings)
 
 
-def note(job: Any, settled: Any, model: nn.Module) -> str:
-    """A line that says what was filled in; "" if nothing was."""
-    names = [n for n in SIZES[0].commands[job.COMMAND] if getattr(job, n) is None]
-    words = ", ".join(f"{n} {getattr(settled, n):g}" for n in names)
-    return f"{_count(_parameters(model))} parameters, so by default: {words}" if names else ""
-
-
-def _parameters(model: nn.Module) -> int:
-    return sum(p.numel() for p in model.parameters())
+def parameters(model: nn.Module) -> int:
+    """The number of a model's parameters. A weight of 4 bits counts as what it was packed from:
+    bitsandbytes keeps two numbers in a byte, and the shape that they had in `quant_state`."""
+    packed = ((p, getattr(p, "quant_state", None)) for p in model.parameters())
+    return sum(p.numel() if state is None else prod(state.shape) for p, state in packed)
 
 
 def said(command: str, name: str) -> str:
@@ -110,15 +91,9 @@ def said(command: str, name: str) -> str:
     >>> said("sft", "lr")
     'by the model: 0.001 below 10 M parameters, 0.0001 below 300 M, else 2e-05'
     """
-    values = [s.commands[command][name] for s in SIZES]
-    if len(set(values)) == 1:
-        return f"{values[0]:g}"
-    words = [
-        f"{v:g}" + (f" below {s.below / 1e6:g} M" if s is not SIZES[-1] else "")
-        for v, s in zip(values, SIZES, strict=True)
-    ]
-    first, *middle, last = words
-    return ", ".join([f"by the model: {first} parameters", *middle, f"else {last}"])
+    first, second, last = (f"{x:g}" for x in SETTINGS[command][name])
+    few, many = (f"{x / 1e6:g} M" for x in BOUNDS)
+    return f"by the model: {first} below {few} parameters, {second} below {many}, else {last}"
 
 
 def _count(parameters: int) -> str:

@@ -7,7 +7,7 @@ them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -104,12 +104,20 @@ def toolbox(tools: Sequence[Tool], task: Task, policy: CausalLM, chat: Chat) -> 
     """
     from logpi.envs.tools import ToolEnvironment
 
-    if not chat.wrap and isinstance(task.rows("train")[0]["prompt"], str):
+    if not chat.wrap and isinstance(_first(task)["prompt"], str):
         return ToolEnvironment(tuple(tools), chat=False, native=False)
     asked = [{"role": "user", "content": "logpi asks"}]
     schemas, template = [t.schema for t in tools], policy.template
     lists = template.text(asked, schemas) != template.text(asked)
     return ToolEnvironment(tuple(tools), native=lists)
+
+
+def _first(task: Task) -> Mapping[str, Any]:
+    """A row of the task; a benchmark may have a test alone."""
+    try:
+        return task.rows("train")[0]
+    except ValueError:
+        return task.rows("test")[0]
 
 
 def columns(task: Task, a: Any = None) -> tuple[str, ...]:

@@ -15,10 +15,12 @@ import pytest
 import torch
 
 from logpi.engine.engine import Engine
+from logpi.engine.openai_server.errors import RequestError
 from logpi.engine.openai_server.scores import scores
 from logpi.engine.openai_server.service import Service
 from logpi.engine.sampling import Request, Sampling
 from logpi.errors import UserError
+from logpi.policies.causal_lm import CausalLM
 from tests.engine.openai_server.serving import (
     ANSWER,
     CALL,
@@ -31,6 +33,7 @@ from tests.engine.openai_server.serving import (
     served,
     tiny_policy,
 )
+from tests.policies.architectures import architecture
 from tests.tiny import tiny_model, tiny_tokenizer
 
 PROMPTS = ["hello", "a b c", "Q: 1+1?\nA:", "x" * 40]
@@ -424,11 +427,56 @@ def test_weights_that_have_diverged_are_an_error_and_the_server_goes_on() -> Non
         broken = tiny_policy(seed=1)
         broken.model.lm_head.weight.data[7] = float("nan")
         service.swap(broken, "bad").result()
-        with pytest.raises(openai.InternalServerError, match="not numbers"):
-            client.completions.create(model="tiny", prompt="a")
+        scored = {"echo": True, "max_tokens": 0}
+        for settings in ({}, scored | {"logprobs": 1}, scored | {"logprobs": 0}):
+            with pytest.raises(openai.InternalServerError, match="not numbers"):
+                client.completions.create(model="tiny", prompt="abc", **settings)
         service.swap(policy, "good").result()
         assert client.completions.create(model="tiny", prompt="a", max_tokens=2).choices
         idle(service)
+
+
+def test_a_request_that_cannot_begin_fails_at_once() -> None:
+    with served(tiny_policy()) as (service, url):
+        body = {"prompt": "a", "max_tokens": 2}
+        service.scheduler._generation.join = broken
+        answer = httpx.post(f"{url}/v1/completions", json=body, timeout=60)
+        assert answer.status_code == 500 and "no memory" in answer.text
+        idle(service)
+        # the next one has a generation of its own
+        assert httpx.post(f"{url}/v1/completions", json=body, timeout=60).status_code == 200
+
+
+def broken(*_) -> None:
+    raise MemoryError("no memory")
+
+
+def test_a_decoder_that_cannot_begin_again() -> None:
+    """Every route that needs it says so, and nobody waits."""
+    with served(tiny_policy(), source=lambda path: (tiny_policy(), "v2")) as (service, url):
+        service.scheduler._step = service.scheduler._begin = broken
+        body = {"prompt": "a", "max_tokens": 2}
+        assert httpx.post(f"{url}/v1/completions", json=body, timeout=60).status_code == 500
+        service.scheduler._thread.join(20)
+        answers = [
+            httpx.post(f"{url}/v1/completions", json=body, timeout=60),
+            httpx.post(f"{url}/v1/weights", json={}, timeout=60),
+            httpx.get(f"{url}/health", timeout=60),
+        ]
+        assert [a.status_code for a in answers] == [503] * 3
+        assert all("the server has ended" in a.text for a in answers)
+
+
+def test_rows_end_where_rotary_embeddings_change() -> None:
+    """As in our own engine: behind a short prompt a row of a longrope model has 32 tokens."""
+    policy = CausalLM(architecture("Llama longrope"), tiny_tokenizer())
+    assert (policy.reach(4), policy.reach(40)) == (32, policy.context)
+    with served(policy) as (service, url):
+        body = {"prompt": [1, 5, 6, 7], "max_tokens": 29}
+        answer = httpx.post(f"{url}/v1/completions", json=body, timeout=60)
+        assert answer.status_code == 400 and "32 tokens for so short a prompt" in answer.text
+        assert service.words.room([1, 5, 6, 7], None) == 28
+        assert service.words.room([1] * 40, None) == policy.context - 40
 
 
 def test_a_model_that_keeps_its_own_attention_is_refused() -> None:
@@ -464,16 +512,38 @@ def test_weights_change_under_a_request() -> None:
 
 
 def test_weights_that_cannot_be_decoded_leave_the_old_ones(monkeypatch) -> None:
-    with served(tiny_policy(), source=lambda path: (tiny_policy(seed=1), "v2")) as (_, url):
+    """The weights, and how their prompts are written."""
+    with served(tiny_policy(), source=lambda path: (tiny_policy(seed=1), "v2")) as (service, url):
+        words = service.words
         monkeypatch.setattr(
             "logpi.engine.openai_server.scheduler.OpenGeneration",
             lambda *_, **__: (_ for _ in ()).throw(MemoryError("no memory")),
         )
-        answer = httpx.post(f"{url}/v1/weights", json={})
+        answer = httpx.post(f"{url}/v1/weights", json={}, timeout=60)
         assert answer.status_code == 500 and "the old weights stay: no memory" in answer.text
+        assert service.words is words
         body = {"prompt": "a", "max_tokens": 2}
-        again = httpx.post(f"{url}/v1/completions", json=body).json()
+        again = httpx.post(f"{url}/v1/completions", json=body, timeout=60).json()
         assert again["system_fingerprint"] == "logpi-v1"
+
+
+def test_weights_of_a_longer_context() -> None:
+    """The server's own limit holds as far as the model's context reaches, then and now."""
+    short = CausalLM(tiny_model(max_position_embeddings=40), tiny_tokenizer())
+    with served(short, longest=300) as (service, _):
+        assert service.words.longest == service.scheduler._generation.most == 40
+        service.swap(tiny_policy(), "v2").result()
+        assert service.words.longest == service.scheduler._generation.most == 300
+
+
+def test_weights_that_wait_when_the_server_ends() -> None:
+    """Whoever waits for them is told."""
+    with served(endless_policy()) as (service, _):
+        # as while a row is sampled
+        service.scheduler._is_idle = lambda: False
+        loading = service.swap(endless_policy(), "v2")
+    with pytest.raises(RequestError, match="the server is ending"):
+        loading.result(timeout=60)
 
 
 def test_weights_of_another_tokenizer() -> None:
@@ -482,7 +552,7 @@ def test_weights_of_another_tokenizer() -> None:
     with (
         served(tiny_policy(), source=lambda path: (small_policy("abc"), "x")) as (_, url),
     ):
-        answer = httpx.post(f"{url}/v1/weights", json={})
+        answer = httpx.post(f"{url}/v1/weights", json={}, timeout=60)
         assert answer.status_code == 409 and "another tokenizer" in answer.text
 
 
@@ -498,6 +568,8 @@ def test_tokenize_and_back(tiny) -> None:
     assert back == {"prompt": "a b"}
     chat = httpx.post(f"{url}/tokenize", json={"messages": QUESTION}).json()
     assert chat["tokens"] == tiny[0].scheduler.policy.template.ids(QUESTION)
+    empty = httpx.post(f"{url}/tokenize", json={"prompt": ""}).json()
+    assert (empty["count"], empty["tokens"]) == (0, [])
     assert httpx.post(f"{url}/tokenize", json={}).status_code == 400
     assert httpx.get(f"{url}/tokenizer_info").json()["eos_token"] == "<eos>"
 
@@ -519,8 +591,6 @@ def test_threads_end(tiny) -> None:
 
 
 def test_models_are_of_any_packed_family() -> None:
-    from logpi.policies.causal_lm import CausalLM
-
     policy = CausalLM(tiny_model("gemma3"), tiny_tokenizer())
     with served(policy) as (service, url):
         client = openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from torch import nn
 
 import logpi
-from logpi.jobs.options.model_size import SIZES, by_size, said, settled
+from logpi.jobs.options.model_size import SETTINGS, by_size, parameters, said, settled
 from tests.tiny import tiny_model, tiny_tokenizer
 
 ROWS = [{"prompt": f"{a}+{b}=", "answer": str(a + b)} for a in range(8) for b in range(8)]
@@ -40,8 +42,8 @@ def test_adapters_learn_ten_times_faster_within_a_bound() -> None:
 
 
 def test_larger_models_learn_more_slowly() -> None:
-    for command in SIZES[0].commands:
-        rates = [s.commands[command]["lr"] for s in SIZES]
+    for settings in SETTINGS.values():
+        rates = list(settings["lr"])
         assert rates == sorted(rates, reverse=True) and len(set(rates)) == len(rates)
 
 
@@ -50,11 +52,22 @@ def test_a_run_records_what_was_settled(tmp_path: Path, capsys: pytest.CaptureFi
         model=tiny_model(), tokenizer=tiny_tokenizer(), **SHORT, prompts=2, out=tmp_path / "run"
     )
     assert job.lr is None
+    plain = sum(p.numel() for p in job.model.parameters())
     job.run()
     saved = json.loads((tmp_path / "run/arguments.json").read_text())["arguments"]
     assert (saved["lr"], saved["warmup"], saved["prompts"]) == (3e-4, 5, 2)
-    assert "k parameters, so by default: lr 0.0003, warmup 5\n" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert f"{plain / 1e3:.3g} k parameters, so by default: lr 0.0003, warmup 5\n" in said
     assert job.result.metrics["lr"].values.tolist() == pytest.approx([3e-4 / 5])
+
+
+def test_a_weight_of_four_bits_counts_as_what_it_was_packed_from() -> None:
+    """As bitsandbytes keeps it: two numbers in a byte, their shape beside them. With real ones:
+    tests/policies/test_lora.py."""
+    model = nn.Linear(64, 32, bias=False)
+    model.weight = nn.Parameter(torch.zeros(1024, 1, dtype=torch.uint8), requires_grad=False)
+    model.weight.quant_state = SimpleNamespace(shape=torch.Size([32, 64]))
+    assert parameters(nn.Sequential(model, nn.Linear(3, 1))) == 64 * 32 + 4
 
 
 def test_what_was_chosen_stays() -> None:

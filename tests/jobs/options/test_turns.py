@@ -10,6 +10,7 @@ import pytest
 import logpi
 from logpi.engine.sampling import Sampling
 from logpi.envs.data import RowsTask
+from logpi.envs.tasks import task as make_task
 from logpi.errors import UserError
 from logpi.jobs import evaluate
 from logpi.policies.causal_lm import CausalLM
@@ -117,6 +118,15 @@ def test_results_are_read_and_never_trained(template, wrap, tool):
     after = policy.tokenizer.decode(row.action[0]).split(said[0])[1]
     assert after.count("41") == 2, "the result stands in the context, then the answer"
     assert batch.metrics["tools/calls"] == 1 and batch.metrics["tools/errors"] == 0
+
+
+def test_a_benchmark_that_is_a_test_alone_takes_tools(tmp_path):
+    file = tmp_path / "items.jsonl"
+    file.write_text('{"problem": "1+1", "answer": "2"}\n')
+    task = make_task(f"math500:{file}")
+    job = evaluate.Evaluate(model="none", task=f"math500:{file}", tools=[plus])
+    talk = job.conversations(task, policy(None), Chat(wrap=False))
+    assert talk is not None and talk.environment.chat is False
 
 
 def test_an_error_of_the_function_is_what_the_model_reads():
