@@ -28,6 +28,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from math import isfinite
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
@@ -112,16 +113,49 @@ class Verdicts:
 
 
 @runtime_checkable
-class Ending(Conversation, Protocol):
+class Ending(Protocol):
     """A conversation that wants to know that it is over, to judge it or to free what it holds."""
 
-    def end(self, rest: str) -> Verdicts:
-        """The conversation is over, by itself or at a limit. It is called once, last.
+    def end(self, rest: str) -> Verdicts | None:
+        """The conversation is over, by itself or at a limit. It is called once, last. None: it has
+        nothing to say of the whole.
 
         Args:
             rest: the policy's last turn where the token limit cut it off, so that it got no reply.
         """
         ...
+
+
+def end(conversation: Conversation, rest: str = "") -> Verdicts:
+    """Tell a conversation that it is over, if it wants to know; what it says of the whole. Never
+    raises: a fault costs the verdicts.
+
+    >>> class Closes:
+    ...     def end(self, rest):
+    ...         raise OSError("no such session")
+    >>> end(Closes()).error, end(object())
+    ('failed: OSError: no such session', Verdicts(numbers={}, error=''))
+    """
+    if not isinstance(conversation, Ending):
+        return Verdicts()
+    try:
+        return _checked(conversation.end(rest))
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        return Verdicts(error="failed: " + " ".join(error_text(error).split())[:200])
+
+
+def _checked(verdicts: Any) -> Verdicts:
+    """Raises TypeError or ValueError if `verdicts` is not what an end may return."""
+    if verdicts is None:
+        return Verdicts()
+    if not isinstance(verdicts, Verdicts):
+        raise TypeError(f"end returned {type(verdicts).__name__}, neither Verdicts nor None")
+    numbers = {name: float(v) for name, v in verdicts.numbers.items()}
+    if not all(map(isfinite, numbers.values())):
+        raise ValueError("a verdict is not a finite number")
+    return Verdicts(numbers, verdicts.error)
 
 
 class TextEnvironment(Protocol):

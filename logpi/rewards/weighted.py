@@ -133,7 +133,7 @@ def _trial_samples(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) ->
     values |= {"step": [0] * len(used), "assistant_prefix": [""] * len(used)}
     if "turns" in columns:
         values |= {"turns": [[t] for t in texts], "step_reward": [0.0] * len(used)}
-        values |= {"verdicts": [None] * len(used)}
+        values |= {"verdicts": [{"numbers": {}, "error": ""}] * len(used)}
     return Samples(prompts, completions, [list(range(len(t))) for t in texts], values)
 
 

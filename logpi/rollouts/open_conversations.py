@@ -11,8 +11,9 @@ an observation that the row reads, or a limit ends the row:
 
 If a call raises, takes too long or returns nothing, the policy reads an error, and the error is
 counted. Threads cannot be killed: one that hangs keeps the lock of its conversation, and further
-calls of that conversation time out too. While `HUNG` threads are late, no call is made and each
-turn gets an error at once, so a tool that never answers costs a bounded number of threads.
+calls of that conversation time out too. While `HUNG` threads are late, no call is made, each turn
+gets an error at once and no conversation is told its end, so a tool that never answers costs a
+bounded number of threads.
 
 Left out: decoding (`engine/`), how observations are encoded (`observations.py`), how conversations
 begin (`tool_conversations.py`).
@@ -37,6 +38,7 @@ from logpi.envs.conversation import (
     Reply,
     Verdicts,
     encodable,
+    end,
     error_text,
 )
 from logpi.rollouts.observations import Observation, Observations
@@ -50,6 +52,7 @@ if TYPE_CHECKING:
 A_DAY = 86_400.0
 # number of late threads of a rollout at which calls stop
 HUNG = 64
+NOT_ASKED = f"not asked: {HUNG} earlier calls have not come back"
 notices = logging.getLogger("logpi")
 
 Outcome = Reply | BaseException
@@ -126,20 +129,24 @@ class OpenConversations:
             rests: turns that the token limit cut off; "" without one.
         """
         verdicts = [Verdicts() for _ in self.open]
+        full = crowded(self.late)
 
-        def ask(row: int, conversation: Ending, rest: str) -> None:
-            verdicts[row] = _verdicts(conversation, rest, self.open[row].lock)
+        def ask(row: int, rest: str) -> None:
+            with self.open[row].lock:
+                verdicts[row] = end(self.open[row].conversation, rest)
 
-        threads = {}
+        threads = []
         for row, rest in enumerate(rests or [""] * len(self.open)):
-            conversation = self.open[row].conversation
-            if isinstance(conversation, Ending):
-                verdicts[row] = Verdicts(error=f"hung: no verdict in {self.limits.seconds:g} s")
-                work = (row, conversation, rest)
-                threads[row] = threading.Thread(target=ask, args=work, daemon=True)
-                threads[row].start()
+            if not isinstance(self.open[row].conversation, Ending):
+                continue
+            if full:
+                verdicts[row] = Verdicts(error=f"hung: {NOT_ASKED}")
+                continue
+            verdicts[row] = Verdicts(error=f"hung: no verdict in {self.limits.seconds:g} s")
+            threads.append(threading.Thread(target=ask, args=(row, rest), daemon=True))
+            threads[-1].start()
         deadline = time.monotonic() + self.limits.seconds
-        for thread in threads.values():
+        for thread in threads:
             thread.join(min(max(0.0, deadline - time.monotonic()), A_DAY))
             if thread.is_alive():
                 self._leave_behind(thread)
@@ -165,8 +172,7 @@ class OpenConversations:
         self.patient_until = now + self.limits.patience
         number = len(conversation.turns)
         if crowded(self.late):
-            busy = TimeoutError(f"not asked: {HUNG} earlier calls have not come back")
-            self.arrived.put((row, number, busy))
+            self.arrived.put((row, number, TimeoutError(NOT_ASKED)))
             return
         work = (row, number, conversation.text)
         conversation.thread = threading.Thread(target=self._reply, args=work, daemon=True)
@@ -315,18 +321,6 @@ def crowded(late: list[threading.Thread]) -> bool:
     """Whether too many threads are late for a further call. Forgets threads that ended."""
     late[:] = [t for t in late if t.is_alive()]
     return len(late) >= HUNG
-
-
-def _verdicts(conversation: Ending, rest: str, lock: threading.Lock) -> Verdicts:
-    """What a conversation says at its end. Never raises: the fault costs the verdict."""
-    try:
-        with lock:
-            verdicts = conversation.end(rest)
-        if not all(math.isfinite(v) for v in verdicts.numbers.values()):
-            raise ValueError("a verdict is not a finite number")
-        return verdicts
-    except BaseException as error:
-        return Verdicts(error="failed: " + " ".join(error_text(error).split())[:200])
 
 
 def _checked(reply: Any) -> Reply:

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any
 from logpi.calls.templates import unread
 from logpi.envs.conversation import (
     Conversation,
-    Ending,
     TextEnvironment,
     encodable,
+    end,
     error_text,
 )
 from logpi.errors import UserError
@@ -90,9 +90,10 @@ class ToolConversations:
             UserError: the model's chat template has no place for the tools.
         """
         conversation = self._start(row)
-        prompt = encodable(conversation.prompt)
-        if isinstance(conversation, Ending):
-            conversation.end("")
+        try:
+            prompt = encodable(conversation.prompt)
+        finally:
+            end(conversation)
         return self.chat(self.policy, prompt, self.tools, row.get("chat_template_kwargs"))
 
     def begin(self, rows: Sequence[Row], requests: Sequence[Request]) -> OpenConversations:
@@ -102,14 +103,20 @@ class ToolConversations:
             UserError: the conversations of one row have different prompts, or cannot begin.
         """
         conversations: list[Conversation] = []
-        for row, request in zip(rows, requests, strict=True):
-            group = [self._start(row) for _ in range(request.n)]
-            if any(c.prompt != group[0].prompt for c in group):
-                raise UserError(
-                    "the environment begins conversations about one row with different prompts: a"
-                    " group must begin alike"
-                )
-            conversations += group
+        try:
+            for row, request in zip(rows, requests, strict=True):
+                first = len(conversations)
+                for _ in range(request.n):
+                    conversations.append(self._start(row))
+                if any(c.prompt != conversations[first].prompt for c in conversations[first:]):
+                    raise UserError(
+                        "the environment begins conversations about one row with different"
+                        " prompts: a group must begin alike"
+                    )
+        except BaseException:
+            for conversation in conversations:
+                end(conversation)
+            raise
         return OpenConversations(
             conversations,
             tools=bool(self.environment.tools),

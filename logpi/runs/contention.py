@@ -9,9 +9,9 @@ alarm. Left out: waiting for anything else (a server, a disk, a GPU), which is n
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from logpi.distributed.threads import passive
@@ -19,66 +19,74 @@ from logpi.distributed.threads import passive
 TASKS = Path("/proc/self/task")
 
 
-def waited(tasks: Path = TASKS) -> float:
-    """Seconds that the threads of this process have been ready without a core, all together.
+def waited(tasks: Path = TASKS) -> dict[str, float]:
+    """Seconds that each thread of this process has been ready without a core.
 
-    Each thread's schedstat has nanoseconds at work, nanoseconds ready, and time slices:
-    55370658 34134889 142 is 34 ms. Threads that have ended are not counted.
+    A thread's schedstat has nanoseconds at work, nanoseconds ready, and time slices: 55370658
+    34134889 142 is 34 ms.
     """
-    total = 0
+    seconds: dict[str, float] = {}
     with suppress(OSError):
         for thread in tasks.iterdir():
             with suppress(OSError, ValueError, IndexError):
-                total += int((thread / "schedstat").read_text().split()[1])
-    return total / 1e9
+                ready = int((thread / "schedstat").read_text().split()[1])
+                seconds[thread.name] = ready / 1e9
+    return seconds
 
 
 @dataclass
 class Contention:
-    """Compares the time that threads waited for a core in a step with the step's own time.
+    """Compares the time that a thread waited for a core in a step with the step's own time: of the
+    thread that waited longest, for which the others wait. Together they wait longer the more of
+    them there are: 64 threads of which each waits 1 % of a step lose 1 %.
 
     With share 0.5 and patience 3:
 
         step        1     2     3     4     5
         seconds    1.0   2.5   2.4   2.6   2.5      of wall time
-        waited     0.0   1.6   1.5   1.7   1.6      by all threads together
+        waited     0.0   1.6   1.5   1.7   1.6      by the thread that waited longest
         contended        yes   yes   yes   yes
         alarm                        yes          once in a run
 
     Attributes:
         share: of a step's seconds. patience: contended steps in a row, together at least `least`
             seconds: short steps vary.
-        clock, counter: seconds that have gone by, and that threads have waited.
-        mark: both at the step's beginning. steps: seconds and waiting of the last contended ones.
+        clock, counter: seconds that have gone by, and that each thread has waited.
+        began, before: both at the step's beginning. steps: seconds and waiting of the last
+            contended ones.
     """
 
     share: float = 0.5
     patience: int = 3
     least: float = 5.0
     clock: Callable[[], float] = time.monotonic
-    counter: Callable[[], float] = waited
+    counter: Callable[[], Mapping[str, float]] = waited
     warned: bool = False
-    mark: tuple[float, float] = (0.0, 0.0)
+    began: float = 0.0
+    before: Mapping[str, float] = field(default_factory=dict)
     steps: tuple[tuple[float, float], ...] = ()
 
     def start(self) -> None:
         """A step begins now."""
-        self.mark = self.clock(), self.counter()
+        if not self.warned:
+            self.began, self.before = self.clock(), self.counter()
 
     def __call__(self, step: int) -> str | None:
         """A sentence after the step with which contention is plain, once; else None."""
-        (then, before), now, total = self.mark, self.clock(), self.counter()
-        seconds, waiting = now - then, total - before
+        if self.warned:
+            return None
+        seconds = self.clock() - self.began
+        waiting = max((s - self.before.get(t, 0.0) for t, s in self.counter().items()), default=0.0)
         contended = waiting > self.share * seconds
         self.steps = (*self.steps, (seconds, waiting)) if contended else ()
         whole = sum(s for s, _ in self.steps)
-        if self.warned or len(self.steps) < self.patience or whole < self.least:
+        if len(self.steps) < self.patience or whole < self.least:
             return None
         self.warned = True
         lost = sum(w for _, w in self.steps)
         return (
-            f"step {step}: in {whole:.1f} s this process's threads waited {lost:.1f} s for a core:"
-            f" others use this machine, or the container's quota is spent. {_remedy()}"
+            f"step {step}: in {whole:.1f} s a thread of this process waited {lost:.1f} s for a"
+            f" core: others use this machine, or the container's quota is spent. {_remedy()}"
         )
 
 

@@ -31,7 +31,7 @@ from logpi.errors import UserError
 # Rather too much than too little: what matches is asked for. An escape may hide any of them:
 # `--set zero.rewards=["x\\u002epy:f"]` is x.py:f once it is read as JSON.
 _CODE = re.compile(
-    r"\.py\b|\bcommand\b|\bmcp\b|\b(?:verifiers|openenv)(?:\(.*\))?:|\\[ux]", re.IGNORECASE
+    r"\.py\b|\bcommand\b|\bmcp\b|\b(?:verifiers|openenv)\s*[(:]|\\[ux]", re.IGNORECASE
 )
 # The grid world's ends, cells and numbers, are no module in spite of their colons.
 _CELLS = re.compile(r"terminals=[\d(),:.+\- ]*", re.ASCII)

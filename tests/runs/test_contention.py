@@ -15,7 +15,11 @@ TABLE = ((1.0, 0.0), (2.5, 1.6), (2.4, 1.5), (2.6, 1.7), (2.5, 1.6))
 def alarms(steps: tuple[tuple[float, float], ...]) -> list[str]:
     """What is said after each of these steps of (seconds, waited)."""
     now = [0.0, 0.0]
-    contention = Contention(clock=lambda: now[0], counter=lambda: now[1])
+    # 64 more that wait a hundredth each, which is no contention
+    contention = Contention(
+        clock=lambda: now[0],
+        counter=lambda: {"main": now[1], **{str(n): now[0] / 100 for n in range(64)}},
+    )
     said = []
     for number, (seconds, waiting) in enumerate(steps, 1):
         # an evaluation between steps counts for nothing
@@ -29,7 +33,7 @@ def alarms(steps: tuple[tuple[float, float], ...]) -> list[str]:
 def test_the_table_of_the_docstring() -> None:
     said = alarms(TABLE)
     assert [bool(x) for x in said] == [False, False, False, True, False]
-    assert said[3].startswith("step 4: in 7.5 s this process's threads waited 4.8 s for a core:")
+    assert said[3].startswith("step 4: in 7.5 s a thread of this process waited 4.8 s for a core:")
 
 
 def test_a_free_step_in_between_begins_anew() -> None:
@@ -50,9 +54,9 @@ def test_the_remedy_keeps_the_bits_where_one_does(monkeypatch: pytest.MonkeyPatc
     assert "only fewer neighbours help" in alarms(TABLE)[3]
 
 
-def test_waiting_is_added_over_threads(tmp_path: Path) -> None:
+def test_waiting_of_each_thread(tmp_path: Path) -> None:
     for name, text in (("7", "9 250000000 3\n"), ("8", "1 500000000 2\n"), ("9", "")):
         (tmp_path / name).mkdir()
         (tmp_path / name / "schedstat").write_text(text)
-    assert waited(tmp_path) == 0.75
-    assert waited(tmp_path / "nosuch") == 0.0
+    assert waited(tmp_path) == {"7": 0.25, "8": 0.5}
+    assert waited(tmp_path / "nosuch") == {}

@@ -62,6 +62,9 @@ def record(path: Path) -> dict[str, Any]:
             {"env": "GymV21Environment-v0", "env_options": ["env_id=mine:Maze-v0"]},
             ["--env-options env_id=mine:Maze-v0"],
         ),
+        ({"task": "openenv:http://localhost"}, ["--task openenv:http://localhost"]),
+        ({"task": "verifiers(config={'a': '\n'}):x"}, ["--task verifiers(config={'a': '\n'}):x"]),
+        ({"task": "owner/verifiers", "model": "openenv.gguf"}, []),
         ({"task": "mcp(uvx time)"}, ["--task mcp(uvx time)"]),
         ({"env_options": ["a=b"], "steps": 5, "out": None}, []),
         # the grid world's ends have colons, and name no module

@@ -56,8 +56,8 @@ if TYPE_CHECKING:
 Array = np.ndarray
 WORTH = 1e-3
 """Seconds of CPU: from such a step of all environments on, processes pay for their messages."""
-LOOK = 2e-4
-"""Seconds for which a waiting process looks before it sleeps."""
+LOOK = 5e-4
+"""Seconds for which a waiting process looks before it sleeps; a policy chooses in less."""
 
 
 class ProcessVectorEnvironment(VectorEnvironment):
@@ -66,8 +66,7 @@ class ProcessVectorEnvironment(VectorEnvironment):
     Args:
         envs: single environments. processes: from 1 to their number, this one among them.
     Raises:
-        UserError: more processes than environments; as `SyncVectorEnvironment`; later, a process
-            died.
+        UserError: too many processes; as `SyncVectorEnvironment`; later, a process died.
     """
 
     seeded = True
@@ -260,7 +259,7 @@ class _Pipe:
     rollouts, and where neighbours want the core. Six waits, in µs, and what is done:
 
         an answer takes     30      30      90,000          30      30      30
-        before it sleeps    looks   looks   looks for 200   –       looks   looks
+        before it sleeps    looks   looks   looks for 500   –       looks   looks
         it waited           30      30      90,060          90      30      30
     """
 

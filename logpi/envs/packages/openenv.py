@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.util import find_spec
@@ -24,7 +25,7 @@ from typing import Any
 
 from logpi.calls.schema import standard
 from logpi.envs.conversation import Conversation, Reply, Verdicts, error_text
-from logpi.envs.packages.openenv_sessions import MCP, OWN, Session, Source, Step, source
+from logpi.envs.packages.openenv_sessions import MCP, OWN, Lost, Session, Source, Step, source
 from logpi.envs.packages.verdicts import StepRewards
 from logpi.envs.packages.words import thought_and_words
 from logpi.envs.task import GeneratedTask, Row, check_template
@@ -244,9 +245,15 @@ class _Episode:
     def __init__(self, environment: OpenEnvEnvironment, seed: int) -> None:
         self.environment = environment
         self.session: Session | None = environment.task.source.open()
-        first = self.session.reset(seed)
-        text = environment.prompt(first)
-        self.reward, self.done = 0.0, first.done
+        try:
+            self._begin(self.session.reset(seed))
+        except BaseException:
+            self.session.close()
+            raise
+
+    def _begin(self, first: Step) -> None:
+        environment, text = self.environment, self.environment.prompt(first)
+        self.reward, self.done, self.lost = 0.0, first.done, ""
         self.prompt: str | list[dict[str, Any]]
         self.calls: Conversation | None = None
         if environment.one_field:
@@ -259,7 +266,11 @@ class _Episode:
         """Take an action; its reward is the turn's."""
         if self.done or self.session is None:
             raise ToolError("the episode is over")
-        step = self.session.step(action)
+        try:
+            step = self.session.step(action)
+        except Lost as error:
+            self.done, self.lost = True, f"failed: the session is lost: {error}"
+            raise
         self.reward, self.done = self.reward + step.reward, step.done
         return step.observation
 
@@ -271,8 +282,6 @@ class _Episode:
         else:
             observation, metrics = self._acted(thought_and_words(text)[1].strip())
             done = self.done
-        if done:
-            self.end("")
         cost = self.environment.task.refused * metrics.get("tool_errors", 0.0)
         return Reply(observation, self.reward + cost, done, metrics)
 
@@ -290,8 +299,10 @@ class _Episode:
         return [{"role": "user", "content": text}] if self.environment.chat else f"\n{text}\n"
 
     def end(self, rest: str) -> Verdicts:
-        """Frees the session; what was earned stands at its turns."""
+        """Frees the session; what was earned stands at its turns. A lost one has no verdict."""
         session, self.session = self.session, None
         if session is not None:
-            session.close()
-        return Verdicts()
+            # its rewards are known already
+            with suppress(Exception):
+                session.close()
+        return Verdicts(error=self.lost)

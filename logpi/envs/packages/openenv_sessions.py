@@ -20,6 +20,7 @@ from logpi.envs.conversation import error_text
 from logpi.envs.packages.importing import importable
 from logpi.envs.scalars import number
 from logpi.errors import one_line
+from logpi.rewards.workers.worker import accepted
 
 MCP = {"type": "list_tools"}
 """The action to which an environment of tools (MCP) answers with their list."""
@@ -41,12 +42,18 @@ class Step:
     done: bool
 
 
+class Lost(Exception):
+    """A session is gone in the middle of its episode: nobody knows what the action did."""
+
+
 class Session(Protocol):
     """One episode at a time."""
 
     def reset(self, seed: int) -> Step: ...
 
-    def step(self, action: Mapping[str, Any]) -> Step: ...
+    def step(self, action: Mapping[str, Any]) -> Step:
+        """Raises Lost; anything else means that the environment refuses the action."""
+        ...
 
     def close(self) -> None: ...
 
@@ -115,13 +122,28 @@ class _Remote:
 
     def reset(self, seed: int) -> Step:
         try:
-            return _step(self.client.reset(seed=seed))
+            step = _step(self.client.reset(seed=seed))
         except Exception as error:
-            self.close()
             raise ValueError(_refused(self.url, error)) from None
+        self.socket = self._connected
+        return step
+
+    @property
+    def _connected(self) -> Any:
+        return self.client.async_client._ws
 
     def step(self, action: Mapping[str, Any]) -> Step:
-        return _step(self.client.step(dict(action)))
+        # The client opens a lost connection anew by itself, to an environment that nobody has
+        # reset. What the server answers in words is a RuntimeError.
+        try:
+            step = _step(self.client.step(dict(action)))
+        except Exception as error:
+            if self._connected is self.socket and isinstance(error, RuntimeError):
+                raise
+            raise Lost(error_text(error)) from None
+        if self._connected is not self.socket:
+            raise Lost("the connection was closed")
+        return step
 
     def close(self) -> None:
         self.client.close()
@@ -183,8 +205,13 @@ def _action(kind: Any) -> Any:
     """The action class: what `step` is annotated with."""
     from openenv.core.env_server.types import Action  # pyright: ignore[reportMissingImports]
 
-    hints = get_type_hints(kind.step)
-    action = hints.get("action")
+    try:
+        action = get_type_hints(kind.step).get("action")
+    except NameError as error:  # a name that only a type checker imports
+        raise ValueError(
+            f"openenv: {kind.__name__}.step names its action's class, but {error}: import it in"
+            " that module, or give the address of its server"
+        ) from None
     return action if inspect.isclass(action) and issubclass(action, Action) else Action
 
 
@@ -201,8 +228,7 @@ class _Local:
         self._read, self._write = deserialize_action, serialize_observation
 
     def reset(self, seed: int) -> Step:
-        known = inspect.signature(self.env.reset).parameters
-        return self._step(self.env.reset(**({"seed": seed} if "seed" in known else {})))
+        return self._step(self.env.reset(**accepted(self.env.reset, {"seed": seed})))
 
     def step(self, action: Mapping[str, Any]) -> Step:
         return self._step(self.env.step(self._read(dict(action), self.action)))

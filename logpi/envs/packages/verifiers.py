@@ -25,8 +25,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.util import find_spec
 from itertools import islice
+from math import isfinite
 from threading import Lock
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from logpi.calls import Hermes
 from logpi.envs.conversation import Conversation, Reply, Verdicts, error_text
@@ -289,24 +290,24 @@ class _Play:
         if before is None:
             return Reply(done=True)
         message, malformed = as_message(text, before.tools)
-        calls = float(len(message.get("tool_calls", ())))
-        metrics = {"tool_calls": calls, "tool_errors/malformed": float(malformed)}
+        calls, errors = float(len(message.get("tool_calls", ()))), float(malformed)
+        metrics = {"tool_calls": calls, "tool_errors": errors, "tool_errors/malformed": errors}
         event = self.episode.answer(message)
         if isinstance(event, Over):
             self.over = event
-            numbers = {f"verifiers/{k}": v for k, v in event.metrics.items() if v is not None}
+            numbers = {f"verifiers/{k}": v for k, v in event.metrics.items() if _finite(v)}
             return Reply(done=True, metrics=metrics | numbers)
         self.asked = event
-        new = plain(self._new(before, event))
+        try:
+            new = plain(_new(before, event))
+        except ValueError as error:
+            self._fail(str(error))
+            return Reply(done=True, metrics=metrics)
         return Reply(self.environment.observation(new), metrics=metrics)
 
     def _begin(self) -> Asked | None:
-        """The request that the next turn answers; None if the episode is over.
-
-        Raises:
-            ValueError: it asks something else than what the policy was shown.
-        """
-        if self.asked is None:
+        """The request that the next turn answers; None if the episode is over."""
+        if self.asked is None and self.over is None:
             shown = self.environment.opening(self.item)
             self.episode = self.environment.host.episode(self.environment.task.tasks[self.item])
             event = self.episode.begin()
@@ -316,21 +317,12 @@ class _Play:
             self.asked = event
             if plain(event.messages) != shown or event.tools != self.environment.schemas:
                 self._fail("an episode of the same task begins otherwise")
-        return self.asked
-
-    def _new(self, before: Asked, event: Asked) -> Sequence[dict[str, Any]]:
-        """The messages that came after the policy's turn."""
-        seen = len(before.messages)
-        new = list(event.messages[seen + 1 :])
-        kept = list(event.messages[:seen]) == list(before.messages)
-        if not kept or not new or {m["role"] for m in new} - {"tool", "user"}:
-            self._fail("the environment rewrites the conversation")
-        return new
+        return self.asked if self.over is None else None
 
     def _fail(self, reason: str) -> None:
+        """The policy cannot read what the environment asks: no verdict."""
         self.episode.leave()
         self.over = Over(error=f"failed: {reason}, so the tokens are not those of its messages")
-        raise ValueError(reason)
 
     def end(self, rest: str) -> Verdicts:
         if self.over is None and rest and (before := self._begin()) is not None:
@@ -341,6 +333,24 @@ class _Play:
         if self.over is None:
             return Verdicts()
         return verdicts(self.over, self.environment.task.declared)
+
+
+def _finite(value: float | None) -> TypeGuard[float]:
+    return value is not None and isfinite(value)
+
+
+def _new(before: Asked, event: Asked) -> Sequence[dict[str, Any]]:
+    """The messages that came after the policy's turn.
+
+    Raises:
+        ValueError: they are not added to those that the policy has read.
+    """
+    seen = len(before.messages)
+    new = list(event.messages[seen + 1 :])
+    kept = list(event.messages[:seen]) == list(before.messages)
+    if not kept or not new or {m["role"] for m in new} - {"tool", "user"}:
+        raise ValueError("the environment rewrites the conversation")
+    return new
 
 
 def verdicts(over: Over, declared: Mapping[str, float]) -> Verdicts:

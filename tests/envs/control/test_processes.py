@@ -191,10 +191,27 @@ def test_who_waited_long_sleeps_at_once(monkeypatch):
     ends = multiprocessing.Pipe()
     pipe = _Pipe(ends[0])
     pipe.connection = pipe._look = Line()
-    for microseconds, looked in ((30, 3), (30, 3), (90_000, 20), (30, 0), (30, 3), (30, 3)):
+    for microseconds, looked in ((30, 3), (30, 3), (90_000, 50), (30, 0), (30, 3), (30, 3)):
         # half a µs earlier, for sums of tens are not exact
         now, due, looks = 0.0, microseconds * 1e-6 - 5e-7, 0
         assert pipe.receive() == "answer" and looks == looked
+
+
+def test_a_fault_in_another_process_is_one_line(made):
+    envs = made(lambda: Faulty(os.getpid()), 2, 2)
+    envs.begin(lambda i: i)
+    with pytest.raises(UserError, match="the other camera is gone") as error:
+        envs.step(np.zeros(2, np.int64))
+    assert "\n" not in str(error.value)
+
+
+class Faulty(Killed):
+    """Fails in its first step, unless in the process that made it."""
+
+    def step(self, action):
+        if os.getpid() != self.here:
+            raise ValueError("the other camera is gone")
+        return super().step(action)
 
 
 def test_the_first_block_stays_in_this_process(made):

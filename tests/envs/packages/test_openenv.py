@@ -9,14 +9,17 @@ from __future__ import annotations
 import socket
 import threading
 import time
+from contextlib import contextmanager
+from dataclasses import asdict
 from importlib.util import find_spec
 
 import pytest
 
 import logpi
 from logpi.engine.sampling import Sampling
+from logpi.envs.conversation import Verdicts
 from logpi.envs.packages import openenv
-from logpi.envs.packages.openenv_sessions import Source, Step
+from logpi.envs.packages.openenv_sessions import Lost, Source, Step
 from logpi.envs.tasks import task
 from logpi.policies.causal_lm import CausalLM
 from logpi.rollouts.chat import Chat
@@ -99,8 +102,8 @@ def stub(monkeypatch):
     Count.open = 0
     monkeypatch.setattr(openenv, "find_spec", lambda name: True)
 
-    def make(schema, concurrent=True, **options):
-        given = Source("stub", schema, Count, concurrent)
+    def make(schema, concurrent=True, session=Count, **options):
+        given = Source("stub", schema, session, concurrent)
         monkeypatch.setattr(openenv, "source", lambda name, seconds: given)
         return openenv.OpenEnv("stub", **options)
 
@@ -125,6 +128,7 @@ def test_one_required_field_is_the_turn(stub):
     assert (reply.reward, reply.done, reply.metrics) == (0.0, False, {"tool_errors": 1.0})
     reply = talk.reply("7")
     assert (reply.reward, reply.done) == (1.0, True) and made.env.tools == ()
+    assert talk.end("") == Verdicts()
 
 
 def test_plain_text_has_no_messages_and_its_own_prompt(stub):
@@ -153,6 +157,7 @@ def test_several_fields_are_a_tool(stub):
     assert reply.reward == -0.1 and reply.metrics["tool_errors/arguments"] == 1
     reply = talk.reply(call("step", '{"piece": "rook", "to": 4}'))
     assert (reply.reward, reply.done) == (1.0, True)
+    talk.end("")
 
 
 def test_a_refused_action_costs_what_the_user_says(stub):
@@ -180,8 +185,48 @@ def test_an_environment_of_tools_lists_them(stub):
     assert (reply.reward, reply.done) == (0.5, False)
     reply = talk.reply(call("say", '{"word": "stop"}') + call("say", '{"word": "on"}'))
     assert reply.done and reply.reward == 0.5, "what is called after the end earns nothing"
+    talk.end("")
     talk = made.env.start({"prompt": "", "seed": 1})
     assert talk.reply("I am done.").done
+    talk.end("")
+
+
+class Breaks(Count):
+    """Its session is lost at the action 13; closing fails too."""
+
+    def step(self, action):
+        if action["number"] == 13:
+            raise Lost("ConnectionClosed: no close frame")
+        return super().step(action)
+
+    def close(self):
+        super().close()
+        raise OSError("no such session")
+
+
+def test_a_lost_session_has_no_verdict_and_is_no_refused_action(stub):
+    made = stub(NUMBER, session=Breaks, refused=-0.25)
+    talk = made.env.start({"prompt": "", "seed": 4})
+    assert not talk.reply("3").done and talk.reply("13").done
+    found = talk.end("")
+    assert found.error == "failed: the session is lost: ConnectionClosed: no close frame"
+    columns = {"verdicts": [asdict(found)], "step_reward": [-0.1]}
+    (score,) = made.reward.score(["p"], ["3"], columns=columns)
+    assert score.total is None and "the session is lost" in score.errors["openenv"]
+    talk = made.env.start({"prompt": "", "seed": 4})
+    assert talk.reply("4").reward == 1.0
+    assert talk.end("") == Verdicts(), "what was earned counts, although its server cannot close it"
+
+
+class NeverBegins(Count):
+    def reset(self, seed):
+        raise ValueError("no battery")
+
+
+def test_a_session_that_does_not_begin_is_closed(stub):
+    made = stub(NUMBER, session=NeverBegins)
+    with pytest.raises(ValueError, match="no battery"):
+        made.env.start({"prompt": "", "seed": 4})
 
 
 def test_rows_are_seeds_in_two_parts(stub):
@@ -251,6 +296,13 @@ class Rooms(Environment[Go, Room, State]):
 
 class Alone(Rooms):
     SUPPORTS_CONCURRENT_SESSIONS = False
+
+class Seeded(Rooms):
+    def reset(self, **settings):
+        return super().reset(**settings)
+
+class Unnamed(Rooms):
+    def step(self, action: "Went", **_): ...
 '''
 
 
@@ -264,26 +316,39 @@ def rooms(tmp_path_factory):
 def walked(made, seed=1):
     talk = made.env.start({"prompt": "", "seed": seed})
     replies = [talk.reply(way) for way in ("on", "back", "on", "on", "on")]
+    talk.end("")
     return talk.prompt, [(r.observation, r.reward, r.done) for r in replies]
 
 
-@real
-def test_a_class_and_its_server_are_the_same_environment(rooms):
+@contextmanager
+def served(port=0):
+    """A server of Rooms on loopback; its port."""
     import uvicorn
     from openenv.core.env_server import create_app
 
-    local = task(f"openenv:{rooms}:Rooms")
     module = __import__("oe_rooms")
     app = create_app(module.Rooms, module.Go, module.Room, max_concurrent_envs=2)
     listening = socket.socket()
-    listening.bind(("127.0.0.1", 0))
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listening.bind(("127.0.0.1", port))
     server = uvicorn.Server(uvicorn.Config(app, log_level="error"))
     thread = threading.Thread(target=lambda: server.run(sockets=[listening]), daemon=True)
     thread.start()
     try:
         while not server.started:
             time.sleep(0.05)
-        remote = task(f"openenv:http://127.0.0.1:{listening.getsockname()[1]}")
+        yield listening.getsockname()[1]
+    finally:
+        server.should_exit = True
+        thread.join(20)
+        listening.close()
+
+
+@real
+def test_a_class_and_its_server_are_the_same_environment(rooms):
+    local = task(f"openenv:{rooms}:Rooms")
+    with served() as port:
+        remote = task(f"openenv:http://127.0.0.1:{port}")
         assert walked(local) == walked(remote)
         prompt, replies = walked(remote)
         assert prompt[0]["content"] == "room 1\n\nReply with the way (string)."
@@ -293,10 +358,25 @@ def test_a_class_and_its_server_are_the_same_environment(rooms):
             remote.env.start({"prompt": "", "seed": 0})
         for talk in talks:
             talk.end("")
-    finally:
-        server.should_exit = True
-        thread.join(20)
-        listening.close()
+
+
+@real
+def test_an_episode_does_not_go_on_in_another_session(rooms):
+    """The client opens a closed connection anew; the environment behind it was never reset."""
+    task(f"openenv:{rooms}:Rooms")
+    with served() as port:
+        remote = task(f"openenv:http://127.0.0.1:{port}")
+        talk = remote.env.start({"prompt": "", "seed": 1})
+        assert talk.reply("on").reward == 0.5
+    with served(port):
+        assert talk.reply("on").done
+        assert talk.end("").error.startswith("failed: the session is lost: ")
+
+
+@real
+def test_a_reset_gets_its_seed_whatever_its_signature(rooms):
+    seeded = task(f"openenv:{rooms}:Seeded")
+    assert seeded.env.start({"prompt": "", "seed": 2}).prompt[0]["content"].startswith("room 2")
 
 
 @real
@@ -306,6 +386,8 @@ def test_what_names_no_environment_is_one_line(rooms):
     assert task(f"openenv(concurrent=True):{rooms}:Alone")
     with pytest.raises(ValueError, match="no environment class 'Nope'"):
         task(f"openenv:{rooms}:Nope")
+    with pytest.raises(ValueError, match=r"Unnamed.step names .* 'Went' is not defined"):
+        task(f"openenv:{rooms}:Unnamed")
     with pytest.raises(ValueError, match="no module 'nosuch_env' is installed"):
         task("openenv:nosuch_env")
     with pytest.raises(ValueError, match="no OpenEnv server answers at http://127.0.0.1:9"):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import textwrap
+from dataclasses import asdict
 
 import pytest
 
@@ -163,7 +164,7 @@ def test_the_rewards_are_its_own(echo):
     for row, text in zip(echo.rows()[:4], ("ada", "bob", "aeiou", ""), strict=True):
         found, (reply,) = play(echo, row, text)
         trace = own_score(echo.tasks[row["item"]], text)
-        (score,) = echo.reward.score(["p"], [text], columns={"verdicts": [found]})
+        (score,) = echo.reward.score(["p"], [text], columns={"verdicts": [asdict(found)]})
         assert score.total == pytest.approx(trace.reward, abs=1e-12)
         assert score.parts["right"] == trace.rewards["right"].score
         assert score.parts["verifiers"] == trace.rewards["vowels"].value + 1.0
