@@ -24,7 +24,6 @@ from __future__ import annotations
 import mmap
 import multiprocessing
 import os
-import pickle
 import select
 import signal
 import time
@@ -268,7 +267,7 @@ class _Pipe:
         self._look.register(connection, select.POLLIN)
 
     def send(self, message: Any) -> None:
-        self.connection.send_bytes(pickle.dumps(message))
+        self.connection.send(message)
 
     def receive(self) -> Any:
         """Raises EOFError where the other end is gone."""
@@ -276,9 +275,9 @@ class _Pipe:
         if self._waited < LOOK:
             while not self._look.poll(0) and time.perf_counter() - start < LOOK:
                 pass
-        message = self.connection.recv_bytes()
+        message = self.connection.recv()
         self._waited = time.perf_counter() - start
-        return pickle.loads(message)
+        return message
 
 
 def _serve(block: _Block, connection: Connection, others: list[Connection]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import pickle
 import signal
 import time
 from dataclasses import fields
@@ -181,10 +180,10 @@ def test_who_waited_long_sleeps_at_once(monkeypatch):
             now, looks = now + 10e-6, looks + 1
             return now >= due
 
-        def recv_bytes(self):
+        def recv(self):
             nonlocal now
             now = now if now >= due else due + 60e-6
-            return pickle.dumps("answer")
+            return "answer"
 
     clock = SimpleNamespace(perf_counter=lambda: now)
     monkeypatch.setattr("logpi.envs.control.processes.time", clock)
