@@ -4,12 +4,11 @@
 
 Each process has a block of the environments and steps it as `SyncVectorEnvironment` does; the first
 process is this one. A step is one short message to each other process, and one back; actions,
-states and rewards are in memory that all share. Who waits for a message looks for it a while before
-it sleeps (`_Pipe`). Seeds are drawn here, in the order of the environments, so the rows are those
-of one process, bit for bit, and a run may go on with another number. Processes are forked: any
-object can be an environment, and what it changes outside itself stays in its process. A process
-that dies ends the run with one line. Left out: platforms without `fork`, an environment's own
-vectorised form.
+states and rewards are in memory that all share. Seeds are drawn here, in the order of the
+environments, so the rows are those of one process, bit for bit, and a run may go on with another
+number. Processes are forked: any object can be an environment, and what it changes outside itself
+stays in its process. A process that dies ends the run with one line. Left out: platforms without
+`fork`, an environment's own vectorised form.
 
 Two processes, four environments; d's episode ends at the second step:
 
@@ -24,9 +23,7 @@ from __future__ import annotations
 import mmap
 import multiprocessing
 import os
-import select
 import signal
-import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields
@@ -55,8 +52,6 @@ if TYPE_CHECKING:
 Array = np.ndarray
 WORTH = 1e-3
 """Seconds of CPU: from such a step of all environments on, processes pay for their messages."""
-LOOK = 5e-4
-"""Seconds for which a waiting process looks before it sleeps; a policy chooses in less."""
 
 
 class ProcessVectorEnvironment(VectorEnvironment):
@@ -83,7 +78,7 @@ class ProcessVectorEnvironment(VectorEnvironment):
         self._blocks: list[tuple[int, int]] = list(pairwise(bounds))
         self.processes, self._asked = processes, 0
         self._memory = _Memory.of(self)
-        self._workers: list[tuple[Any, _Pipe]] = []
+        self._workers: list[tuple[Any, Connection]] = []
         self._own, *others = [
             _Block(SyncVectorEnvironment(envs[a:b]), self._memory.part(a, b))
             for a, b in self._blocks
@@ -94,11 +89,11 @@ class ProcessVectorEnvironment(VectorEnvironment):
     def _start(self, block: _Block) -> None:
         context = multiprocessing.get_context("fork")
         ours, theirs = context.Pipe()
-        others = [ours, *(pipe.connection for _, pipe in self._workers)]
+        others = [ours, *(pipe for _, pipe in self._workers)]
         worker = context.Process(target=_serve, args=(block, theirs, others), daemon=True)
         worker.start()
         theirs.close()
-        self._workers.append((worker, _Pipe(ours)))
+        self._workers.append((worker, ours))
 
     def begin(self, next_seed: NextSeed) -> None:
         self._next_seed = next_seed
@@ -140,11 +135,11 @@ class ProcessVectorEnvironment(VectorEnvironment):
                 raise error
         return [first, *rest]
 
-    def _answer(self, pipe: _Pipe) -> Any:
+    def _answer(self, pipe: Connection) -> Any:
         """The answer to the last question. Those to earlier ones, which Ctrl-C left, are
         dropped."""
         while True:
-            number, answer = pipe.receive()
+            number, answer = pipe.recv()
             if number == self._asked:
                 return answer
 
@@ -184,7 +179,7 @@ class ProcessVectorEnvironment(VectorEnvironment):
             # Said, too: processes of other environments may hold this end of the pipe.
             with suppress(OSError):
                 pipe.send(None)
-            pipe.connection.close()
+            pipe.close()
         for worker, _ in self._workers:
             worker.join(5)
             if worker.is_alive():
@@ -250,45 +245,14 @@ class _Block:
             getattr(self.memory, x.name)[:] = getattr(step, x.name)
 
 
-class _Pipe:
-    """One end of a pipe, whose reader looks for `LOOK` seconds before it sleeps.
-
-    To wake a process costs more than a message: its core sleeps, too. But a core that looks does
-    nothing else. So who waited longer than `LOOK` the last time sleeps at once: between two
-    rollouts, and where neighbours want the core. Six waits, in µs, and what is done:
-
-        an answer takes     30      30      90,000          30      30      30
-        before it sleeps    looks   looks   looks for 500   –       looks   looks
-        it waited           30      30      90,060          90      30      30
-    """
-
-    def __init__(self, connection: Connection) -> None:
-        self.connection, self._look, self._waited = connection, select.poll(), 0.0
-        self._look.register(connection, select.POLLIN)
-
-    def send(self, message: Any) -> None:
-        self.connection.send(message)
-
-    def receive(self) -> Any:
-        """Raises EOFError where the other end is gone."""
-        start = time.perf_counter()
-        if self._waited < LOOK:
-            while not self._look.poll(0) and time.perf_counter() - start < LOOK:
-                pass
-        message = self.connection.recv()
-        self._waited = time.perf_counter() - start
-        return message
-
-
-def _serve(block: _Block, connection: Connection, others: list[Connection]) -> None:
+def _serve(block: _Block, pipe: Connection, others: list[Connection]) -> None:
     """Answers until the parent has no more questions, or is gone."""
     # Ctrl-C is the parent's; the other ends would keep a dead parent's pipes open.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     for other in others:
         other.close()
-    pipe = _Pipe(connection)
     with suppress(EOFError, OSError):
-        while (question := pipe.receive()) is not None:
+        while (question := pipe.recv()) is not None:
             number, method, arguments = question
             try:
                 answer = block.answer(method, arguments)
