@@ -2,7 +2,7 @@
 the same model on the same rows; held-out accuracy against samples, seconds and CPU seconds.
 
     python benchmarks/learning_curves.py --peer PYTHON [--seeds 3] [--jobs rl dpo]
-        the demonstration's model of 0.8 M parameters, after SFT on two-digit addition
+        the demonstration's model of 1.2 M parameters, after SFT on two-digit addition
     python benchmarks/learning_curves.py --peer PYTHON --model DIR --task ROWS --jobs rl --lr 1e-5 \
         --prompts 8 --tokens 20 --every 20
         ROWS: a folder with train.jsonl and test.jsonl of prompt and answer
