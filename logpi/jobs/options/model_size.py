@@ -10,7 +10,7 @@ With LoRA every rate is ten times that (Schulman et al. 2025, LoRA Without Regre
 1e-3. Groups have 8 responses whatever the model.
 
 Sources. The first two lines are this project's own measurements (docs/results.md, docs/r1.md):
-models of 0.15 and 0.8 M, and SmolLM2-135M, which with 64 responses an update gains at 5e-6 and
+models of 0.15 and 1.2 M, and SmolLM2-135M, which with 64 responses an update gains at 5e-6 and
 drifts at 1e-5. The third is published: 1e-6 in DAPO (arXiv:2503.14476, 32 B), Dr. GRPO
 (arXiv:2503.20783, 1.5 and 7 B, 8 responses) and TRL's defaults (8 responses); 32 prompts in
 DeepSeek-R1 (Nature 645, 633). SFT and DPO: TRL's defaults. Reward models: between R1's 6e-6 and
