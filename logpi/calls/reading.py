@@ -4,8 +4,7 @@ r"""Reads the calls of a turn, whichever model family wrote it. No mark means tw
     [TOOL_CALLS]f[ARGS]{}                                       a mark, then name and arguments
     <tool_call>f\n<arg_key>…     <function=f><parameter=…>      tags
     <|python_start|>[f(a=1)]<|python_end|>                      Python's syntax
-    I look it up.\n```json\n{"name": "f", "parameters": {}}\n```
-                                                                no mark: the turn ends in calls only
+    So:\n```json\n{"name": "f", "parameters": {}}\n```          no mark: the turn ends in calls only
 
 A call or a malformed attempt follows a mark, always. Without marks, JSON that is not exactly a call
 is an answer. A call inside a thought does not count. A `</think>` inside an argument closes no
