@@ -20,6 +20,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from fnmatch import fnmatch
 from pathlib import Path
 
 import docs_api
@@ -53,7 +54,7 @@ CHAPTERS: dict[str, tuple[str, ...]] = {
     "Results": ("results.md", "log/index.md", "log/*.md"),
     "Coming from": ("coming_from.md",),
     "API": ("api/index.md", "api/options.md", "api/core.md", "api/*.md"),
-    "More": ("architecture.md", "contributing.md", "changelog.md", "*.md", "source/**/*.md"),
+    "More": ("architecture.md", "contributing.md", "changelog.md", "*.md", "source/**"),
 }
 _CODE = re.compile(r"^( *)(`{3,}|~{3,}).*?^\1\2[^\S\n]*$|`[^`\n]+`", re.M | re.S)
 _LINK = re.compile(r"(\]\(|(?:src|href)=\")([^)\s\"]+)(?=[)\"])")
@@ -232,7 +233,7 @@ def navigation() -> dict[str, list[str]]:
         for pattern in patterns:
             depth = pattern.count("/")
             for page in every:
-                fits = Path(page).match(pattern) and (page.count("/") == depth or "**" in pattern)
+                fits = fnmatch(page, pattern) and (page.count("/") == depth or "**" in pattern)
                 if fits and page not in taken and (page == pattern or page not in named):
                     taken.add(page)
                     pages.append(page)

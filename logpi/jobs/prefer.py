@@ -74,7 +74,7 @@ class Prefer(Job, PairArguments, FineTuningArguments):
         whole_groups(method, self.pairs, "--pairs")
         seed(self.seed)
         policy = self.load(**self.bits())
-        return settled(self, policy)._learning(method, recorded, policy)
+        return settled(self, policy, lambda job: job._learning(method, recorded, policy))
 
     def _learning(self, method: Algorithm, recorded: bool, policy: LanguageModel) -> Setup:
         """Everything else, of settled options."""
@@ -113,7 +113,6 @@ class Prefer(Job, PairArguments, FineTuningArguments):
             SHOWN,
             CURVES,
             begin=record,
-            settled=self,
         )
 
 

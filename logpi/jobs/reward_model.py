@@ -80,7 +80,7 @@ class TrainRewardModel(Job, PairArguments, FineTuningArguments):
         model = RewardModel.load(
             self.model, tokenizer=self.tokenizer, **self.loading(), **self.bits()
         )
-        return settled(self, model)._learning(method, model)
+        return settled(self, model, lambda job: job._learning(method, model))
 
     def _learning(self, method: Algorithm, model: RewardModel) -> Setup:
         """Everything else, of settled options."""
@@ -110,7 +110,6 @@ class TrainRewardModel(Job, PairArguments, FineTuningArguments):
             SHOWN,
             CURVES,
             end=partial(_say_trust, model, held_out),
-            settled=self,
         )
 
 

@@ -190,7 +190,7 @@ class RL(
         seed(self.seed)
         shared = method.objective.needs_critic and self.critic == "shared"
         policy = self.load(critic=shared, temperature=self.temperature, **self.bits())
-        return settled(self, policy)._learning(stack, method, data, policy)
+        return settled(self, policy, lambda job: job._learning(stack, method, data, policy))
 
     def _learning(
         self, stack: ExitStack, method: Algorithm, data: RLData, policy: LanguageModel
@@ -231,7 +231,6 @@ class RL(
             curves=curves_of(data.rewards.names, rollout.conversations is not None),
             progress=progress,
             files=tokenizer_file(policy.tokenizer),
-            settled=self,
         )
 
 

@@ -91,7 +91,7 @@ class SFT(Job, FineTuningArguments):
         task = make_task(self.task)
         seed(self.seed)
         policy = self.load(**self.bits())
-        return settled(self, policy)._learning(task, policy)
+        return settled(self, policy, lambda job: job._learning(task, policy))
 
     def _learning(self, task: Task, policy: LanguageModel) -> Setup:
         """Everything else, of settled options."""
@@ -126,7 +126,6 @@ class SFT(Job, FineTuningArguments):
             self.eval_every,
             self.save_every,
             curves=(("loss", "eval/loss"), "grad_norm"),
-            settled=self,
         )
 
 

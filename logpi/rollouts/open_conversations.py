@@ -52,7 +52,6 @@ if TYPE_CHECKING:
 A_DAY = 86_400.0
 # number of late threads of a rollout at which calls stop
 HUNG = 64
-NOT_ASKED = f"not asked: {HUNG} earlier calls have not come back"
 notices = logging.getLogger("logpi")
 
 Outcome = Reply | BaseException
@@ -140,7 +139,7 @@ class OpenConversations:
             if not isinstance(self.open[row].conversation, Ending):
                 continue
             if full:
-                verdicts[row] = Verdicts(error=f"hung: {NOT_ASKED}")
+                verdicts[row] = Verdicts(error=f"hung: {_not_asked()}")
                 continue
             verdicts[row] = Verdicts(error=f"hung: no verdict in {self.limits.seconds:g} s")
             threads.append(threading.Thread(target=ask, args=(row, rest), daemon=True))
@@ -172,7 +171,7 @@ class OpenConversations:
         self.patient_until = now + self.limits.patience
         number = len(conversation.turns)
         if crowded(self.late):
-            self.arrived.put((row, number, TimeoutError(NOT_ASKED)))
+            self.arrived.put((row, number, TimeoutError(_not_asked())))
             return
         work = (row, number, conversation.text)
         conversation.thread = threading.Thread(target=self._reply, args=work, daemon=True)
@@ -315,6 +314,10 @@ class OpenConversations:
             "length": turn_end.left < 1,
         }
         return next((name for name, reached in limits.items() if reached), None)
+
+
+def _not_asked() -> str:
+    return f"not asked: {HUNG} earlier calls have not come back"
 
 
 def crowded(late: list[threading.Thread]) -> bool:

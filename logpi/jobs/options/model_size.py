@@ -23,12 +23,15 @@ from __future__ import annotations
 
 import sys
 from bisect import bisect
+from collections.abc import Callable
 from dataclasses import replace
 from math import prod
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from logpi.jobs.job import Setup
 
 J = TypeVar("J", bound=Any)
 
@@ -66,16 +69,19 @@ def by_size(command: str, parameters: float, lora: bool = False) -> dict[str, fl
     return settings
 
 
-def settled(job: J, model: nn.Module) -> J:
-    """The job with what its user left open filled in from the size of its model, as it was loaded;
-    prints a line that says so. The run records these values, so a resumed run keeps them."""
+def settled(job: J, model: nn.Module, set_up: Callable[[J], Setup]) -> Setup:
+    """What `set_up` makes of the job, with what its user left open filled in from the size of its
+    model as it was loaded. A line says so, after `set_up`, which may refuse the job. The run
+    records these values, so a resumed run keeps them."""
     number = parameters(model)
     known = by_size(job.COMMAND, number, lora=bool(job.lora))
     settings = {k: v for k, v in known.items() if getattr(job, k) is None}
+    whole = replace(job, **settings)
+    setup = set_up(whole)
     if settings:
         words = ", ".join(f"{k} {v:g}" for k, v in settings.items())
         print(f"{_count(number)} parameters, so by default: {words}", file=sys.stderr)
-    return replace(job, **settings)
+    return replace(setup, settled=whole)
 
 
 def parameters(model: nn.Module) -> int:

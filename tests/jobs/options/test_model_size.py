@@ -12,6 +12,8 @@ import torch
 from torch import nn
 
 import logpi
+from logpi.errors import UserError
+from logpi.jobs.job import Setup
 from logpi.jobs.options.model_size import SETTINGS, by_size, parameters, said, settled
 from tests.tiny import tiny_model, tiny_tokenizer
 
@@ -70,10 +72,28 @@ def test_a_weight_of_four_bits_counts_as_what_it_was_packed_from() -> None:
     assert parameters(nn.Sequential(model, nn.Linear(3, 1))) == 64 * 32 + 4
 
 
-def test_what_was_chosen_stays() -> None:
+def test_what_was_chosen_stays(capsys: pytest.CaptureFixture[str]) -> None:
     job = logpi.RL(model="m", task=ROWS, lr=1e-2, warmup=0, prompts=3)
-    known = settled(job, nn.Linear(3, 3))
-    assert (known.lr, known.warmup, known.prompts) == (1e-2, 0, 3)
+    given = []
+
+    def set_up(known: logpi.RL) -> Setup:
+        given.append(known)
+        return Setup(None, None, None, None, 1)
+
+    setup = settled(job, nn.Linear(3, 3), set_up)
+    assert (setup.settled.lr, setup.settled.warmup, setup.settled.prompts) == (1e-2, 0, 3)
+    assert given == [setup.settled] and capsys.readouterr().err == ""
+
+
+def test_a_refused_job_says_only_why(capsys: pytest.CaptureFixture[str]) -> None:
+    """What it would have had by default comes after all that can refuse it."""
+
+    def refuse(job: logpi.RL) -> Setup:
+        raise UserError("no")
+
+    with pytest.raises(UserError):
+        settled(logpi.RL(model="m", task=ROWS), nn.Linear(3, 3), refuse)
+    assert capsys.readouterr().err == ""
 
 
 def test_help_says_every_size() -> None:
