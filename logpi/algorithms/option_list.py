@@ -306,8 +306,13 @@ def set_at(path: Sequence[str], part: Any, value: Any) -> Any:
 
 def _correction_cap(a: Algorithm, cap: float | None) -> Algorithm:
     """With truncated importance sampling; None takes that away, and no other correction."""
-    if cap is None and not isinstance(a.objective.correction, TruncatedIS):  # type: ignore[attr-defined]
-        return a
+    correction = a.objective.correction  # type: ignore[attr-defined]
+    if correction is not None and not isinstance(correction, TruncatedIS):
+        if cap is None:
+            return a
+        raise ValueError(
+            f"correction_cap is TruncatedIS's, and the correction is {correction!r}: give one"
+        )
     return set_at(("objective", "correction"), a, None if cap is None else TruncatedIS(cap))
 
 

@@ -144,6 +144,7 @@ def test_an_axis_lists_the_parts_of_its_module_with_a_line_each() -> None:
         ({"kl": "KL(0.1, k4)"}, "estimator is one of k1, k2, k3, reverse, forward, jsd, not 'k4'"),
         ({"kl": "KL(0.1, k1, lost)"}, '"reward", "action" or "loss"'),
         ({"correction": "TruncatedIS(0)"}, "above 0"),
+        ({"correction": "MaskedIS", "correction_cap": 2}, "the correction is MaskedIS(low=0.5"),
         ({"keep": "MixedOutcomes(0)"}, "at least 1"),
         ({"beta": 0.1, "kl": "KL(0.2)"}, "beta is a setting of KL, in whose place kl puts"),
     ],

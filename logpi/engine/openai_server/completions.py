@@ -7,7 +7,7 @@ Left out: `suffix`, `best_of`, penalties (`fields.py` refuses them).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from logpi.engine.openai_server.answers import Answer, Question, likeliest, nats
@@ -32,6 +32,7 @@ def completion(body: Any, model: str, words: Prompts) -> CompletionAnswer:
     """
     fields = checked(body, COMPLETION)
     wished = wish(fields, fields.get("max_tokens", TOKENS), fields.get("logprobs"))
+    wished = replace(wished, goes_on=True)
     given = prompts_of(fields["prompt"])
     special = fields.get("add_special_tokens", True)
     prompts = [words.plain(p, special) for p in given]
@@ -92,7 +93,8 @@ class CompletionAnswer(Answer):
         first = piece.choice not in self.places
         before = self.echoed[number] if first and self.echoed else ""
         if first:
-            self.places[piece.choice] = self._place(len(before))
+            after = self.question.prompts[number][-1]
+            self.places[piece.choice] = self._place(len(before), after)
         out = {
             "index": piece.choice,
             "text": before + piece.text,
@@ -129,8 +131,8 @@ class CompletionAnswer(Answer):
             "top_logprobs": [self._top(*column) for column in columns],
         }
 
-    def _place(self, at: int) -> _Place:
-        return _Place(at, TextStream(self.words.decoder, self.silent))
+    def _place(self, at: int, after: int | None = None) -> _Place:
+        return _Place(at, TextStream(self.words.decoder, self.silent, after=after))
 
     def _offsets(self, tokens: Sequence[int], place: _Place, text: str = "") -> list[int]:
         """Where each token begins in the choice's text, of which `text` is the prompt's. A token

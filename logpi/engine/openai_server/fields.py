@@ -157,6 +157,7 @@ class Wish:
         stream, usage: answer in pieces, and at the end with the count of tokens.
         token_ids: report them and the prompt's. as_ids: tokens are called token_id:N.
         skip_special: special tokens have no text.
+        goes_on: the text goes on from the prompt's, as it does not in a chat.
     """
 
     n: int = 1
@@ -173,6 +174,7 @@ class Wish:
     token_ids: bool = False
     as_ids: bool = False
     skip_special: bool = False
+    goes_on: bool = False
 
 
 def wish(fields: Mapping[str, Any], max_tokens: int | None, logprobs: int | None) -> Wish:

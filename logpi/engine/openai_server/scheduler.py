@@ -303,7 +303,9 @@ class Scheduler:
             with torch.inference_mode():
                 rows = self._generation.join(request, sampling, wish.logprobs or 0)
             for row, choice in zip(rows, choices, strict=True):
-                stream = TextStream(words.decoder, words.silent(wish.skip_special), wish.stop)
+                after = prompt[-1] if wish.goes_on else None
+                silent = words.silent(wish.skip_special)
+                stream = TextStream(words.decoder, silent, wish.stop, after)
                 self._rows[row] = _Row(ask, choice, stream)
 
     def _step(self) -> None:

@@ -30,17 +30,30 @@ class TextStream:
 
     Args:
         tokenizer: decodes. silent: tokens without text. stop: strings that end the text.
+        after: token that the text goes on from, so that a first space stays: behind "a" ▁b is
+            " b", and alone "b". None: the text begins here.
 
     Attributes:
         stopped: the stop string that was found, or "".
     """
 
-    def __init__(self, tokenizer: Any, silent: Collection[int], stop: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        tokenizer: Any,
+        silent: Collection[int],
+        stop: Sequence[str] = (),
+        after: int | None = None,
+    ) -> None:
         self.tokenizer, self.silent, self.stop = tokenizer, silent, tuple(stop)
         self.stopped = ""
         # tokens that are decoded together; how many of them were said, and how much of their text
         self._window: list[int] = []
         self._old, self._said = 0, 0
+        if after is not None and after not in silent:
+            before = tokenizer.decode([after])
+            # half a character stays with the prompt
+            if not before.endswith(BROKEN):
+                self._window, self._old, self._said = [after], 1, len(before)
         # said by the tokens and kept back: it may begin a stop string
         self._kept = ""
 

@@ -31,7 +31,8 @@ def echoed(words: Prompts, text: str, sample: list[int]) -> dict[str, Any]:
     [prompt] = answer.question.prompts
     known = len(prompt) - 1
     answer.begin(Started("v", [PromptScore((-1.0,) * known, ((),) * known)]))
-    stream = TextStream(words.decoder, words.silent(False))
+    assert answer.wish.goes_on
+    stream = TextStream(words.decoder, words.silent(False), after=prompt[-1])
     said = "".join(map(stream.push, sample)) + stream.end()
     none = [()] * len(sample)
     return answer.choice(Piece(0, sample, [-1.0] * len(sample), none, said, "length"))
@@ -48,8 +49,8 @@ def test_tokens_begin_where_their_text_does(kind: str) -> None:
     prompt, begins, names = words.plain(TEXT), numbers["text_offset"], numbers["tokens"]
     for begin, token, name in zip(begins, [*prompt, *sample], names, strict=True):
         if token not in words.silent(False) and "\ufffd" not in name:
-            # a text's first space is stripped
-            assert text.startswith(name.lstrip(" ") if begin in (0, len(TEXT)) else name, begin)
+            # the prompt's first space is stripped
+            assert text.startswith(name if begin else name.lstrip(" "), begin)
     # the last tokens of the prompt and of the sample
     assert text[begins[len(prompt) - 1] : len(TEXT)] == names[len(prompt) - 1]
     assert text[begins[-1] :] == names[-1]
@@ -64,6 +65,15 @@ def test_words_of_sentencepiece_are_called_with_their_space() -> None:
         "<s>",
         "\ufffd",
     ]
+
+
+def test_a_completion_keeps_its_first_space() -> None:
+    """SentencePiece's ▁What is " What" behind another word, though alone it is "What"."""
+    words = prompts_of("llama2")
+    choice = echoed(words, TEXT, words.plain(TEXT)[1:])
+    assert choice["text"] == f"{TEXT} {TEXT}"
+    at = choice["logprobs"]["text_offset"][-len(words.plain(TEXT)[1:])]
+    assert choice["text"][at:].startswith(" What")
 
 
 def test_marks_of_calls_stay_for_who_offers_tools() -> None:

@@ -74,6 +74,14 @@ def test_spaces_of_a_tokenizer_that_strips_a_texts_first() -> None:
     assert "".join(pushed(TextStream(tokenizer, {0}), ids)) == whole
 
 
+def test_a_text_that_goes_on_keeps_its_first_space() -> None:
+    tokenizer = fallback_tokenizer()
+    assert pushed(TextStream(tokenizer, {0}, after=3), [2, 3, 2]) == [" a", "b", " a", ""]
+    # behind an end, or half a character (which the prompt keeps), a text begins
+    assert pushed(TextStream(tokenizer, {0}, after=0), [2]) == ["a", ""]
+    assert pushed(TextStream(tokenizer, {0}, after=4 + 0xC3), [2, 3]) == ["a", "b", ""]
+
+
 def test_random_bytes_are_the_decoded_whole() -> None:
     """Broken characters too, as long as fewer than 64 tokens are broken in a row."""
     chance, tokenizer = random.Random(0), byte_tokenizer()
