@@ -15,8 +15,11 @@ from typing import Any
 class Collapse:
     """Compares the mean of the last few rewards with the best such mean.
 
-        floor = the least mean so far, or 0 if that is less and the best is above 0
+        floor = the least mean up to the best, or 0 if that is less and the best is above 0
         lost  = best − mean > share · (best − floor)       alarm after `patience` steps in a row
+
+    Only means of a whole window count: the first rewards of an environment are those of its
+    shortest episodes. A policy that gained nothing yet has nothing to lose.
 
     With a window of 1, share 0.5, patience 2, and rewards that begin at 0.1:
 
@@ -39,6 +42,7 @@ class Collapse:
     best: float = float("-inf")
     best_step: int = 0
     lowest: float = float("inf")
+    floor: float = float("inf")
     below: int = 0
     warned: bool = False
 
@@ -48,14 +52,15 @@ class Collapse:
         if reward != reward:
             return None
         self.recent = [*self.recent, reward][-self.window :]
-        mean = sum(self.recent) / len(self.recent)
+        if len(self.recent) < self.window:
+            return None
+        mean = sum(self.recent) / self.window
         self.lowest = min(self.lowest, mean)
         if mean >= self.best:
             self.best, self.best_step = mean, step
-        floor = min(self.lowest, 0.0) if self.best > 0 else self.lowest
-        lost = (
-            self.best - mean > self.share * (self.best - floor) and len(self.recent) == self.window
-        )
+            self.floor = min(self.lowest, 0.0) if mean > 0 else self.lowest
+        gained = self.best - self.floor
+        lost = gained > 0 and self.best - mean > self.share * gained
         self.below = self.below + 1 if lost else 0
         if not lost:
             self.warned = False
@@ -79,4 +84,4 @@ class Collapse:
         return {k: v for k, v in self.__dict__.items() if k not in ("window", "share", "patience")}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.__dict__.update({k: state[k] for k in self.state_dict()})
+        self.__dict__.update({k: state.get(k, v) for k, v in self.state_dict().items()})

@@ -36,6 +36,14 @@ def test_no_reward_is_no_collapse_and_a_negative_one_may_fall_as_far_again() -> 
     assert alarms(Collapse(window=1, patience=1), (-3.0, -1.0, -2.0, -2.5)) == [4]
 
 
+def test_what_was_never_gained_is_not_lost() -> None:
+    """The first rewards of A2C on the grid world, seed 0: short episodes end first."""
+    first = (-5.7, -8.9, -9.8, -15.8, -21.8, -12.7, -12.0, -23.5, -14.7, -9.2, -7.8, -9.5, -11.3)
+    assert not alarms(Collapse(), first)
+    # means rise from −17.5 to −9.45 (step 13) and are below half-way, −13.5, in steps 16 to 18
+    assert alarms(Collapse(), (*first, -12.0, -15.0, -20.0, -22.0, -24.0)) == [18]
+
+
 def test_its_state_goes_on_where_it_was() -> None:
     whole, before, after = (Collapse(window=1, patience=2) for _ in range(3))
     alarms(before, REWARDS[:4])
