@@ -110,7 +110,8 @@ class Rewards:
         """Refuse, before any work, rewards that cannot judge the rows.
 
         Args:
-            columns: the columns of the rows; a reward may need others.
+            columns: the columns of the rows and those that the rollout fills in; a reward may need
+                others.
             rows: some rows for a trial: a function may judge nothing, a verifier may not read the
                 answers or may reject them.
             every: all rows, if they are a list: a reward may give every answer the same verdict.
@@ -120,8 +121,13 @@ class Rewards:
                 the user's file or function.
         """
         for part in self.parts:
-            missing = [n for n in part.needs() if n not in columns]
-            if missing:
+            needs = part.needs()
+            if both := [n for n in needs if columns.count(n) > 1]:
+                raise ValueError(
+                    f"reward {part.name!r} reads the column {both[0]!r}, which the rows have and"
+                    " the rollout fills in itself: rename it in the rows"
+                )
+            if missing := [n for n in needs if n not in columns]:
                 have = ", ".join(sorted(columns)) or "no columns"
                 raise ValueError(
                     f"reward {part.name!r} needs the column {missing[0]!r}; the rows have: {have}"

@@ -274,6 +274,15 @@ def test_check_names_the_missing_column():
     rewards(["number", "think_answer"]).check(["answer"])
 
 
+def test_a_column_that_the_rows_and_the_rollout_have_is_refused_where_it_is_read():
+    def pace(completions, step, **columns):
+        return [float(s) for s in step]
+
+    with pytest.raises(ValueError, match="'pace' reads the column 'step', which the rows have and"):
+        rewards(pace).check(["prompt", "answer", "step", "step", "assistant_prefix"])
+    rewards("number").check(["prompt", "answer", "step", "step", "assistant_prefix"])
+
+
 def test_find_answer_makes_equal_answers_equal():
     assert rewards(["number", "think_answer"]).find_answer("about 0.50") == "1/2"
     assert rewards("boxed").find_answer(r"\boxed{\dfrac{2}{4}}") == "1/2"
