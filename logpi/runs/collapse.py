@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-
 OPTIONS = ("window", "share", "patience", "noise")
 
 
