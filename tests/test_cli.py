@@ -220,11 +220,13 @@ def test_chat_takes_bytes_that_are_no_text(model):
             "--max-completion-length",
             "4",
         ],
-        input=b"12\xff+13=\n",
+        input=b"12\xff+13=\n12+13=\n",
         capture_output=True,
         timeout=120,
     )
     assert done.returncode == 0 and done.stdout.count(b"\n") == 1, done.stderr
+    # this vocabulary lacks the character that stands for them
+    assert "lacks '\ufffd'" in done.stderr.decode()
 
 
 @pytest.mark.parametrize(

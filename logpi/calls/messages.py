@@ -36,6 +36,7 @@ _ROLES = {
 }
 _SHAREGPT = {"from": "role", "value": "content"}
 _NINE = re.compile(r"[A-Za-z0-9]{9}")
+_NO_TEXTS = ("role", "type", "id", "tool_call_id")
 _TEXTS = ("text", "input_text", "output_text")
 
 
@@ -162,6 +163,22 @@ def _call(call: Any) -> Message:
     around = {k: v for k, v in outer.items() if k != "function"} if inner is not outer else {}
     kept = around or {k: v for k, v in inner.items() if k in ("id", "type")}
     return {"type": "function", **kept, "function": {"name": name, "arguments": dict(arguments)}}
+
+
+def texts(value: Any) -> Iterator[str]:
+    """The texts that a model may read of messages, tools or a plain prompt.
+
+    >>> list(texts([{"role": "user", "content": "1+1"}])), list(texts("2"))
+    (['1+1'], ['2'])
+    """
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from () if key in _NO_TEXTS else texts(inner)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from texts(inner)
 
 
 def calls_of(calls: Any) -> list[Call]:

@@ -60,6 +60,9 @@ def main(argv: Sequence[str]) -> int:
             continue
         if not line.strip():
             continue
+        if lack := policy.template.lack(line):
+            print(f"{lack}; say it otherwise", file=sys.stderr)
+            continue
         history = [*history, {"role": "user", "content": line}] if template.wrap else []
         with as_user_errors():
             prompt = template(policy, history if template.wrap else line)

@@ -87,8 +87,8 @@ class Prefer(Job, PairArguments, FineTuningArguments):
         chat, saver = self.template(policy), self.adapt(policy)
         take = read_labels if Data.LABELS in method.objective.learns_from else read_pairs
         length = policy.fitting(self.max_length)
-        rows = partial(take, policy, max_length=length, chat=chat)
-        rollout, held_out, note = self.split(rows, ("prompt",), self.seed)
+        rows = partial(take, max_length=length, chat=chat)
+        rollout, held_out, note = self.split(policy, rows, ("prompt",), self.seed)
         learner = Learner(policy, method, self.rates(), total=self.steps, seed=self.seed)
         kept = "its log-probabilities of the data are computed once" if recorded else "not needed"
         roles = memory([Role("policy", policy), Role("reference", None, kept)])

@@ -93,9 +93,9 @@ class TrainRewardModel(Job, PairArguments, FineTuningArguments):
         model.remember(wrap, self.system, self.template_options)
         saver, chat = self.adapt(model), Chat(wrap, self.system)
         length = model.fitting(self.max_length)
-        rows = partial(read_pairs, model, max_length=length, chat=chat, whole=True)
+        rows = partial(read_pairs, max_length=length, chat=chat, whole=True)
         need = ("prompt", "margin") if self.margin else ("prompt",)
-        rollout, held_out, note = self.split(rows, need, self.seed)
+        rollout, held_out, note = self.split(model, rows, need, self.seed)
         learner = Learner(model, method, self.rates(), total=self.steps, seed=self.seed)
         print(note, file=sys.stderr)
         return Setup(

@@ -98,6 +98,7 @@ class SFT(Job, FineTuningArguments):
         from logpi.algorithms import algorithm
         from logpi.learner import Learner
         from logpi.rollouts.demonstrations import Demonstrations
+        from logpi.rollouts.unread import tell_unread
 
         policy.chunk = CHUNK if policy.device.type == "cpu" else policy.chunk
         saver = self.adapt(policy)
@@ -107,6 +108,7 @@ class SFT(Job, FineTuningArguments):
             "seed": self.seed,
             "learn": self.loss,
         }
+        tell_unread(policy, task.rows("train"), "rows")
         rollout = Demonstrations(policy, task, rows=self.rows, **shape)
         evaluate = None
         if self.eval_items:

@@ -5,6 +5,7 @@ only spell.
     continuation    text behind other tokens, without the space that some tokenizers add to a text
     encode          the output of a chat template
     pieces          the same, cut where the policy begins or stops to write
+    lack            which characters of a text the vocabulary lacks
 
 Control tokens that data spell (`<|im_end|>` in a question) stay text. While a template runs, a
 private character stands for each of them, and the stretch around it is tokenised without special
@@ -28,12 +29,19 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 from typing import Any
+from unicodedata import category
 
 ESCAPE, STAND_IN, PLANE = "\U000f0000", 0xF0001, 0x10000
 # a private character of the data (fonts put icons there) becomes ESCAPE and the one a plane higher
 PRIVATE = re.compile("[\U000f0000-\U000fffff]")
 HIDDEN = re.compile("\U000f0000([\U00100000-\U0010ffff])|[\U000f0001-\U000fffff]")
 ANCHORS = ("\n", "]", "a", "0", ".")
+# a vocabulary that has these has every character: byte-level ones do
+PROBE = "".join(map(chr, [*range(0x21, 0x7F), *range(0xA1, 0x100)])) + "ждאल日本語한🙂\U00012345"
+# letters, numbers, punctuation, symbols; a tokenizer may drop marks and white space by design
+SEEN = "LNPS"
+# characters that a message names
+NAMED = 6
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,6 +108,49 @@ class TextTokens:
         )
         ends = pairwise([0, *cuts, len(whole)])
         return [self.encode(whole[a:b], first=a == 0) for a, b in ends]
+
+    @cached_property
+    def reads_all(self) -> bool:
+        """Whether the vocabulary lacks no character, as with a token for every byte."""
+        return not self._unread(PROBE)
+
+    def lack(self, text: str) -> str:
+        """That the vocabulary lacks characters of `text`, in words; "" if it does not.
+
+        vocabulary of digits, "hi 12"    the model's vocabulary lacks 'h', 'i', ' ': it reads
+                                         <unk> instead
+        """
+        lost = "" if self.reads_all else self._unread(text)
+        if not lost:
+            return ""
+        more = f" and {len(lost) - NAMED} more" if len(lost) > NAMED else ""
+        unknown = self.tokenizer.unk_token or "nothing"
+        shown = ", ".join(map(repr, lost[:NAMED]))
+        return f"the model's vocabulary lacks {shown}{more}: it reads {unknown} instead"
+
+    def _unread(self, text: str) -> str:
+        """The characters, each once, of which unknown tokens are made, or no token at all. An
+        unknown token that the text itself spells counts for none."""
+        t, unknown, covered = self.tokenizer, set[int](), set[int]()
+        if not t.is_fast:
+            # it does not say where its tokens come from
+            return self._alone(text) if t.unk_token_id in self._bare(text, False) else ""
+        found = t(text, add_special_tokens=False, return_offsets_mapping=True)
+        for token, (start, end) in zip(found["input_ids"], found["offset_mapping"], strict=True):
+            is_unknown = token == t.unk_token_id and text[start:end].strip() != t.unk_token
+            (unknown if is_unknown else covered).update(range(start, end))
+        lost = {text[i] for i in unknown - covered}
+        rest = (c for i, c in enumerate(text) if i not in unknown and i not in covered)
+        if any(category(c)[0] in SEEN for c in rest):
+            # places behind a dropped character are of its neighbours
+            lost.update(self._alone(text))
+        return "".join(c for c in dict.fromkeys(text) if c in lost)
+
+    def _alone(self, text: str) -> str:
+        """The characters that alone become an unknown token, or none."""
+        every = ((c, self._bare(c, True)) for c in dict.fromkeys(text))
+        unknown = self.tokenizer.unk_token_id
+        return "".join(c for c, i in every if unknown in i or (category(c)[0] in SEEN and not i))
 
     def hidden(self, value: Any, controls: re.Pattern[str] | None = None) -> Any:
         """A text, or a structure of texts, with a private character for each control token, or each

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from logpi.errors import UserError, row_place
 from logpi.rollouts.chat_rows import shape
+from logpi.rollouts.unread import tell_unread
 
 if TYPE_CHECKING:
     from logpi.envs.task import Row
@@ -77,8 +78,9 @@ class PromptFilter:
 
         Raises:
             UserError: an item that the template refuses; an overlong prompt with "refuse"; no item
-                is left.
+                is left; the vocabulary lacks characters of every item.
         """
+        tell_unread(self.policy, rows, what)
         if not isinstance(rows, list):
             self.ids(rows[0])
             return rows

@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING
 
 from logpi.testing.model_numbers import NUMBERS
 from logpi.testing.model_template import TEMPLATE
-from logpi.testing.model_text import TEXT
-from logpi.testing.subject import LawFinding, LawVerdict, Subject, fail, limited
+from logpi.testing.model_text import ASK, SAY, TEXT
+from logpi.testing.subject import LawFinding, LawVerdict, Subject, absent, fail, limited
 
 if TYPE_CHECKING:
     from logpi.policies.causal_lm import CausalLM
@@ -40,11 +40,13 @@ class Law:
 
     Attributes:
         name: in the table. meaning: what must be true. find: checks it on a model.
+        words: its texts are English.
     """
 
     name: str
     meaning: str
     find: Callable[[Subject], LawFinding]
+    words: bool = False
 
     def __call__(self, subject: Subject, known: set[str]) -> LawFinding:
         """The finding. An exception is a broken law, a warning of logpi's is a limit.
@@ -58,7 +60,10 @@ class Law:
             try:
                 finding = self.find(subject)
             except Exception as error:  # models may raise anything
-                return fail(f"{type(error).__name__}: {' '.join(str(error).split())[:200]}")
+                reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+                finding = fail(reason)
+        if finding.verdict is LawVerdict.FAIL and self.words and (lack := _untried(subject)):
+            finding = absent(f"not tried: {lack}")
         ours = [str(w.message) for w in record if w.filename.startswith(PACKAGE)]
         fresh = [m for m in ours if not any(m in detail for detail in known)]
         known.update(fresh, [finding.detail])
@@ -66,7 +71,7 @@ class Law:
 
 
 LAWS = tuple(
-    Law(f.__name__.replace("_", " "), " ".join((f.__doc__ or "").split()), f)
+    Law(f.__name__.replace("_", " "), " ".join((f.__doc__ or "").split()), f, f not in NUMBERS)
     for f in (*TEXT, *TEMPLATE, *NUMBERS)
 )
 
@@ -107,6 +112,11 @@ class ModelReport:
             f"ok: {count[LawVerdict.OK]} laws hold, {count[LawVerdict.LIMITED]} hold within limits"
             f" that are said above, {count[LawVerdict.ABSENT]} do not apply"
         )
+
+
+def _untried(subject: Subject) -> str:
+    """Why a vocabulary cannot show the texts of the laws, in words; "" if it can."""
+    return subject.template.lack(ASK + SAY + "".join(subject.template.controls))
 
 
 def _short(text: str) -> str:

@@ -15,6 +15,7 @@ from logpi.policies import chat_template
 from logpi.policies.causal_lm import CausalLM
 from logpi.policies.chat_template import ChatTemplate
 from logpi.policies.reward_model import RewardModel
+from logpi.policies.small import small_policy
 from logpi.policies.text_tokens import TextTokens
 from logpi.rollouts import chat_rows as conversation
 from logpi.testing import check_model, model_numbers
@@ -256,6 +257,19 @@ def test_laws_hold_for_a_reward_model():
     )
     torch.nn.init.zeros_(made.model.score.weight)
     assert check_model(made)["head"].verdict is LawVerdict.FAIL
+
+
+def test_laws_in_english_are_not_tried_on_digits():
+    """What its characters suffice for is tried, and a break of a number's law is one."""
+    digits = small_policy("0123456789+=", width=16, layers=1, heads=2)
+    table = check_model(digits)
+    assert table.passed, str(table)
+    for name in ("rendering", "control tokens", "spaces"):
+        assert table[name].verdict is LawVerdict.ABSENT
+        assert table[name].detail.startswith("not tried: the model's vocabulary lacks 'H', 'o', ")
+    assert table["prompts"].verdict is table["packed"].verdict is LawVerdict.OK
+    nan(digits)
+    assert check_model(digits)["finite"].verdict is LawVerdict.FAIL
 
 
 def test_the_command_says_and_returns_its_verdict(tmp_path, capsys):

@@ -15,7 +15,7 @@ from dataclasses import replace
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
 
-from logpi.calls.messages import conversation
+from logpi.calls.messages import conversation, texts
 from logpi.engine.openai_server.errors import RequestError
 
 if TYPE_CHECKING:
@@ -52,11 +52,13 @@ class Prompts:
         """A text as it is, with its BOS if `special`; token ids as they are.
 
         Raises:
-            RequestError: ids that are no tokens, or half a character.
+            RequestError: ids that are no tokens, half a character, or one that the vocabulary
+                lacks.
         """
         if isinstance(prompt, str):
             _utf8(prompt)
             with self._lock:
+                self._check_characters(prompt)
                 if special:
                     return self.template.plain(prompt)
                 return list(self.tokenizer(prompt, add_special_tokens=False)["input_ids"])
@@ -77,7 +79,7 @@ class Prompts:
 
         Raises:
             RequestError: no template, one that refuses them, or that has no place for the tools; a
-                role that nobody knows.
+                role that nobody knows; characters that the vocabulary lacks.
         """
         _utf8(messages, tools)
         with self._lock:
@@ -85,13 +87,20 @@ class Prompts:
             try:
                 if unknown := template.unknown(options):
                     raise ValueError(f"the chat template has no variable {unknown!r} to set")
-                self._check_roles(conversation(messages))
+                said = conversation(messages)
+                self._check_roles(said)
+                self._check_characters("".join(texts([*said, *tools])))
                 ids = template.ids(messages, tools, ask=ask, options=options)
                 if tools and ids == template.ids(messages, (), ask=ask, options=options):
                     raise ValueError("the model's chat template has no place for tools")
             except ValueError as error:
                 raise RequestError(str(error)) from None
         return ids
+
+    def _check_characters(self, text: str) -> None:
+        """Raises RequestError: the vocabulary lacks some. The lock is held."""
+        if lack := self.template.lack(text):
+            raise RequestError(f"{lack}; ask in characters that it has")
 
     def _check_roles(self, messages: Sequence[Mapping[str, Any]]) -> None:
         """Raises ValueError: a role of neither OpenAI's protocol nor the model's template, which

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from logpi.jobs.options.fields import option
 
 if TYPE_CHECKING:
+    from logpi.policies.chat_template import Reader
     from logpi.rollouts.preference_pairs import Preferences
 
 
@@ -52,16 +53,20 @@ class PairArguments:
     eval_items: int = option(200, help="held-out pairs", least=1)
 
     def split(
-        self, read: Callable[..., Any], need: tuple[str, ...], seed: int
+        self, reader: Reader, read: Callable[..., Any], need: tuple[str, ...], seed: int
     ) -> tuple[Preferences, Preferences, str]:
-        """Pairs for training, held-out pairs, and a line on both. `read` makes pairs of rows."""
+        """Pairs for training, held-out pairs, and a line on both. `read` makes pairs of rows,
+        which `reader` turns into tokens."""
         from logpi.envs.data import RowsTask
         from logpi.rollouts.preference_pairs import Preferences, without_empty
+        from logpi.rollouts.unread import tell_unread
 
         task = RowsTask(self.data, need=need)
         keep = without_empty if self.skip_empty else list
-        known = read(keep(task.rows("train")))
-        held_out = read(keep(task.rows("test"))[: self.eval_items])
+        rows = keep(task.rows("train"))
+        tell_unread(reader, rows, "rows")
+        known = read(reader, rows)
+        held_out = read(reader, keep(task.rows("test"))[: self.eval_items])
         note = f"{len(known.groups)} rows to learn from, {len(held_out.groups)} held out"
         if known.dropped:
             note += f"; {known.dropped} dropped: both responses are the same after the cut to"

@@ -283,6 +283,7 @@ def calling_prompt() -> list[int]:
         ({"prompt": []}, "a prompt is empty"),
         ({"prompt": [[]]}, "a prompt is empty"),
         ({"prompt": [10**6]}, "token id 1000000"),
+        ({"prompt": ["a", "é→"]}, "vocabulary lacks 'é', '→': it reads <unk> instead; ask in"),
         ({"prompt": [1, "a"]}, "prompt must be a text"),
         ({"prompt": ["a"] * 65}, "65 samples"),
         ({"n": 65}, "65 samples"),
@@ -305,6 +306,7 @@ def test_refusals(client, settings: dict, line: str) -> None:
         ({"tools": TOOLS, "tool_choice": "required"}, "tool_choice='required'"),
         ({"messages": []}, "messages"),
         ({"messages": [{"content": "x"}]}, "role"),
+        ({"messages": [{"role": "user", "content": "é"}]}, "vocabulary lacks 'é'"),
         (
             {"messages": [*QUESTION, {"role": "boss", "content": "x"}]},
             r"message 2: there is no role 'boss' \(system, developer, user, assistant, tool\)",
