@@ -5,11 +5,10 @@ small model that is made for it.
     reward for the language → rejection sampling and a second SFT from the base model → reward model
     → final RL on verifiable and general prompts
 
-Stages are ordinary jobs (`r1_stages.py`) chained by their directories under --out. A finished stage
-is not run again, and a killed one is resumed (--resume OUT). `--from STAGE` runs that stage and
-those after it again, perhaps with other settings (--set); their old outputs move to OUT/before-1,
--2, … After each stage its model is measured on the same held-out items (`r1_report.py`). Left out:
-safety data and its reward model.
+Stages are ordinary jobs chained by their directories under --out. A finished stage is not run
+again, and a killed one is resumed (--resume OUT). `--from STAGE` runs that stage and those after it
+again, perhaps with other settings (--set); their old outputs move to OUT/before-1, -2, … After each
+stage its model is measured on the same held-out items. Left out: safety data and its reward model.
 """
 
 from __future__ import annotations
@@ -151,6 +150,11 @@ def _set_aside(out: Path, name: str) -> None:
         print(f"{', '.join(p.name for p in paths)} moved to {old}", file=sys.stderr)
 
 
+def _place(stage: Stage) -> str:
+    """A stage and where it stands: "zero (2 of 9)"."""
+    return f"{stage.name} ({list(STAGES).index(stage.name) + 1} of {len(STAGES)})"
+
+
 class Chain:
     """The stages of one run, each made from the directories of those before it. It has no state of
     its own.
@@ -171,11 +175,7 @@ class Chain:
             return None
         path = self.out / stage.name
         whole = current().by_first(lambda: done(path))
-        place = f"{list(STAGES).index(stage.name) + 1} of {len(STAGES)}"
-        print(
-            f"\n== {stage.name} ({place}): {'whole already' if whole else f'{stage.job} → {path}'}",
-            file=sys.stderr,
-        )
+        print(f"\n== {_place(stage)}: {self._work(stage, whole)}", file=sys.stderr)
         if not whole:
             self._run(stage)
         current().by_first(lambda: self._tidy(path))
@@ -184,6 +184,12 @@ class Chain:
         if not stage.title:
             return None
         return r1_report.measured(self.a, stage, self.model(stage.name), path, self.general)
+
+    def _work(self, stage: Stage, whole: bool) -> str:
+        """What there is to do in a stage, for people."""
+        if stage.name == "base" and self.a.model:
+            return f"measured as it is, {self.a.model}"
+        return "whole already" if whole else f"{stage.job} → {self.out / stage.name}"
 
     def _tidy(self, path: Path) -> None:
         """Remove the checkpoints of a finished stage: with their optimiser states they are nine

@@ -45,7 +45,7 @@ class R1(RunArguments):
             " which is math for rows with answers)"
         ),
     )
-    language: str = option("en", help="that the thoughts shall be in")
+    language: str = option("en", help="language that the thoughts shall be in")
     cold_start: str = option("", help="your own demonstrations, instead of R1-Zero's cleaned ones")
     general: str = option(
         "", help="non-reasoning demonstrations; their prompts are the last stage's general prompts"
@@ -59,17 +59,24 @@ class R1(RunArguments):
     )
     end_token: str = option("", help="the token that ends an answer (default: the chat template's)")
     max_completion_length: int = option(
-        0, help="tokens (default: 64 in the demonstration, else 512)", least=0, most=2**24
+        0,
+        help="tokens of a response (default: 64 in the demonstration, else 512)",
+        least=0,
+        most=2**24,
     )
     data_prompts: int = option(256, help="prompts that each harvest asks", least=1, most=2**20)
-    samples: int = option(8, help="responses to each of them", least=1, most=2**16)
-    per_prompt: int = option(2, help="of these kept at most", least=1)
+    samples: int = option(
+        8, help="responses that a harvest samples to each prompt", least=1, most=2**16
+    )
+    per_prompt: int = option(
+        2, help="responses to one prompt that a harvest keeps at most", least=1
+    )
     language_least: float = option(
         0.99, help="share of words in the language that a kept response needs", least=0, most=1
     )
     general_share: float = option(
         0.25,
-        help="of general rows: in the second SFT, and in the last stage's updates",
+        help="share of general rows in the second SFT, and in the last stage's updates",
         least=0,
         most=1,
     )
@@ -82,8 +89,8 @@ class R1(RunArguments):
     settings: str = option(
         "",
         help=(
-            "of the stages' jobs: for models below 10 M parameters, below 300 M, or DeepSeek-R1's"
-            " own (default: by the model's size)"
+            "table of the stages' settings: for models below 10 M parameters, below 300 M, or"
+            " DeepSeek-R1's own (default: by the model's size)"
         ),
         choices=("", *SETTINGS),
     )
@@ -95,7 +102,7 @@ class R1(RunArguments):
     )
     keep_checkpoints: bool = option(
         False,
-        help="also of stages that are whole; a model and its optimiser states each time",
+        help=("keep them of stages that are whole too; a model and its optimiser states each time"),
         changeable=True,
     )
     eval_items: int = option(

@@ -456,6 +456,7 @@ def test_stages_can_be_skipped_and_a_missing_input_is_said(home, tmp_path, capsy
         )
         == 0
     )
+    assert "== base (1 of 9): measured as it is" in capsys.readouterr().err
     assert {p.name for p in out.iterdir() if p.is_dir()} >= {"reasoning"} and not (
         out / "zero"
     ).exists()
