@@ -20,7 +20,7 @@ from typing import Any
 from logpi.commands import COMMANDS, LIGHT, WITH_RANKS
 from logpi.distributed import quiet_ranks, rank, ranks
 from logpi.distributed.threads import prepare
-from logpi.errors import Stopped, UserError, one_line, shell
+from logpi.errors import Stopped, UserError, install, one_line, shell
 
 # Package -> the extra that installs it.
 EXTRAS = {
@@ -144,7 +144,7 @@ def _failure(error: Exception) -> str:
     """A line on what failed and what to do; "" for a fault of the library."""
     match error:
         case ModuleNotFoundError() if extra := EXTRAS.get((error.name or "").partition(".")[0]):
-            return f"{error.name} is not installed: pip install 'logpi[{extra}]'"
+            return f"{error.name} is not installed: {install(extra)}"
         case OSError() if error.errno in DISK:
             where = f": {error.filename}" if error.filename else ""
             return (

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from numbers import Integral, Real
+from pathlib import Path
 from typing import Any
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "as_user_errors",
     "did_you_mean",
     "errors_in_keywords",
+    "install",
     "keywords_for_flags",
     "nearest",
     "one_line",
@@ -86,6 +88,18 @@ _FLAG = re.compile(
     rf"(?:logpi [a-z0-9-]+ )?(?<![\w-])--(no-)?([a-z][a-z0-9-]*)(?:[ =](?={_VALUE}))?"
 )
 _in_shell: ContextVar[bool] = ContextVar("_in_shell", default=False)
+
+
+def install(extra: str) -> str:
+    """The command that adds an extra's packages, to a checkout if logpi is run from one.
+
+    >>> install("view").endswith("[view]'")
+    True
+    """
+    root = Path(__file__).resolve().parent.parent
+    if (root / "pyproject.toml").is_file():
+        return f"pip install -e '{root}[{extra}]'"
+    return f"pip install 'logpi[{extra}]'"
 
 
 @contextmanager

@@ -240,7 +240,7 @@ def test_chat_takes_bytes_that_are_no_text(model):
         (FloatingPointError("the weights have diverged"), "lower learning rate"),
         (
             ModuleNotFoundError("No module named 'gymnasium'", name="gymnasium"),
-            "pip install 'logpi[control]'",
+            "[control]'",
         ),
         (
             OSError(errno.ENOSPC, "No space left on device", "runs/x/results.json"),

@@ -20,7 +20,7 @@ from typing import Any
 
 from logpi.distributed.launch import START, Placement, answers, environment, free_port
 from logpi.distributed.processes import LOOK, LocalProcess, finished, passed_on
-from logpi.errors import UserError, one_line
+from logpi.errors import UserError, install, one_line
 
 __all__ = ["run_on_ray"]
 
@@ -131,7 +131,7 @@ def _connected(address: str) -> Any:
     try:
         import ray  # pyright: ignore[reportMissingImports]
     except ModuleNotFoundError:
-        raise UserError("ray is not installed: pip install 'logpi[scale]'") from None
+        raise UserError(f"ray is not installed: {install('scale')}") from None
     try:
         ray.init(None if address == "local" else address, log_to_driver=True, logging_level="error")
     except (ConnectionError, ValueError, RuntimeError) as error:

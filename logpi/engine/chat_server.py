@@ -5,8 +5,9 @@ elsewhere, of which nothing but its answers is known.
     answers = server([[{"role": "user", "content": "1+1="}]], n=4)
 
 A failure that waiting may mend (429, 5xx, a lost connection) is tried again; any other answer is a
-line. The API key comes from the environment variable OPENAI_API_KEY and is shown nowhere. Left out:
-token ids and log-probabilities, which training needs (`vllm/`).
+line, and so is a server that cannot be reached in the first place. The API key comes from the
+environment variable OPENAI_API_KEY and is shown nowhere. Left out: token ids and log-probabilities,
+which training needs (`vllm/`).
 """
 
 from __future__ import annotations
@@ -84,6 +85,7 @@ class ChatServer:
         """The model's name. Raises UserError if the server does not have it."""
         if http is None:
             with self._client() as own:
+                self._reach(own)
                 return self.served(own)
         listed = self._json(http, "GET", "models", None)
         names = [str(x["id"]) for x in listed.get("data", []) if "id" in x]
@@ -94,6 +96,21 @@ class ChatServer:
             shown = ", ".join(names[:5]) or "none"
             raise UserError(f"{self.url} has no model {self.model!r}{hint} (it serves: {shown})")
         return self.model
+
+    def _reach(self, http: httpx.Client) -> None:
+        """Raises UserError at once if nobody listens at the address: waiting seldom mends that."""
+        import httpx
+
+        try:
+            http.get("models")
+        except httpx.ConnectError as error:
+            why = one_line(error)
+            raise UserError(
+                f"{self.url} cannot be reached ({why}): start the server, or correct --server"
+            ) from None
+        except (httpx.HTTPError, OSError):
+            # it is there, and is asked again
+            return
 
     def _client(self) -> httpx.Client:
         import httpx
@@ -145,7 +162,7 @@ class ChatServer:
                 why = one_line(error) or type(error).__name__
                 continue
             if response.status_code == 429 or response.status_code >= 500:
-                why = f"{response.status_code} {response.text[:200]}"
+                why = f"{response.status_code} {_reason(response)}"
                 continue
             return self._read(response, path)
         raise UserError(f"{self.url} does not answer after {TRIES} tries: {why}")
@@ -159,7 +176,28 @@ class ChatServer:
             answer = None
         if not isinstance(answer, dict):
             raise UserError(
-                f"{self.url}/{path} answered {response.status_code}:"
-                f" {' '.join(response.text.split())[:200]}"
+                f"{self.url.rstrip('/')}/{path} answered {response.status_code}:"
+                f" {_reason(response)}{self._remedy(response)}"
             )
         return answer
+
+    def _remedy(self, response: httpx.Response) -> str:
+        """What to do about an answer that an address without /v1 may have caused, or ""."""
+        if response.status_code not in (404, 405) or urlsplit(self.url).path.strip("/"):
+            return ""
+        return f"; most servers answer below /v1: {self.url.rstrip('/')}/v1"
+
+
+def _reason(response: httpx.Response) -> str:
+    """The message of an answer that is an error, without the JSON around it.
+
+    OpenAI's is {"error": {"message": …}}, older servers' {"message": …}, FastAPI's {"detail": …}.
+    """
+    try:
+        found = response.json()
+    except ValueError:
+        found = None
+    for key in ("error", "message", "detail"):
+        if isinstance(found, dict) and found.get(key):
+            found = found[key]
+    return " ".join((found if isinstance(found, str) else response.text).split())[:200]

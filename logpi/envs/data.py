@@ -13,8 +13,9 @@ Every known layout becomes one (`Row`), and every row is checked before any work
                                                 beginning of the two responses
     prompt + completion + label                 labelled responses
 
-All other columns stay as they are. Left out: chat templates and tokens (`rollouts/`), streaming of
-data that do not fit into memory.
+All other columns stay as they are. A file whose columns have other names is
+`rows(prompt=THEIRS, answer=THEIRS):FILE`. Left out: chat templates and tokens (`rollouts/`),
+streaming of data that do not fit into memory.
 """
 
 from __future__ import annotations
@@ -41,12 +42,32 @@ from logpi.envs.task import PlacedRow, Row, Split, check_split, in_test
 from logpi.rewards import NAMES as REWARDS
 from logpi.rewards import Rewards, Weighted
 from logpi.rewards.text import final_answer, last_boxed
+from logpi.runs.words import parse_call
 
 _PROMPTS = ("prompt", "question", "problem")
 _ANSWERS = ("answer", "solution", "ground_truth")
 _GSM8K_NOTE = re.compile(r"<<[^<>\n]*>>")
 # 1,234, but neither 3,5 nor 1,2,345
+_NAMED = re.compile(r"(rows\(.*?\)):(.+)", re.DOTALL)
 _THOUSANDS = re.compile(r"(?<![0-9,.])[1-9][0-9]{0,2}(?:,[0-9]{3})+(?!,?[0-9])")
+
+
+def named_columns(source: Any) -> tuple[Any, dict[str, str]]:
+    """The source itself, and our names for its columns.
+
+    Raises:
+        ValueError: names that are no words.
+
+    >>> named_columns("rows(prompt=query, answer='a b'):my.csv"), named_columns("my.csv")
+    (('my.csv', {'prompt': 'query', 'answer': 'a b'}), ('my.csv', {}))
+    """
+    match = _NAMED.fullmatch(source) if isinstance(source, str) else None
+    if not match:
+        return source, {}
+    _, args, names = parse_call(match[1])
+    if args or not all(isinstance(name, str) for name in names.values()):
+        raise ValueError(f"{match[1]}: write OURS=THEIRS for each column, e.g. prompt=question")
+    return match[2], names
 
 
 def _rename(row: Row, columns: Mapping[str, str], where: str) -> Row:
@@ -162,9 +183,9 @@ def load_rows(
     """All rows of a source, or of one split of it.
 
     Args:
-        source: a file, a directory, a hub data set (`owner/name`, `owner/name:subset`),
-            `FILE.py:NAME`, or an object: a list of dicts, a `datasets.Dataset`, a pandas DataFrame,
-            a dict of these by split.
+        source: a file, a directory, a hub data set (`owner/name`, `owner/name:subset`), one of
+            these with names (`named_columns`), `FILE.py:NAME`, or an object: a list of dicts, a
+            `datasets.Dataset`, a pandas DataFrame, a dict of these by split.
         columns: our name → the source's name: `{"prompt": "query"}`.
         need: columns of every finished row: `("prompt", "answer")` for verifiable items,
             `("prompt", "completion")` for demonstrations, `("prompt", "chosen", "rejected")` for
@@ -179,15 +200,17 @@ def load_rows(
     [{'question': '1+1=', 'answer': '2', 'prompt': '1+1='}]
     """
     rows = []
+    source, names = named_columns(source)
+    names |= columns or {}
     for where, raw in raw_rows(source, split):
-        row = _one_layout(reshape(raw, where), columns or {}, where)
+        row = _one_layout(reshape(raw, where), names, where)
         missing = [n for n in need if n not in row]
         if missing and missing[0] in raw:
             raise ValueError(f"{where}: nothing in the column {missing[0]!r}")
         if missing:
             raise ValueError(
                 f"{where}: no column {missing[0]!r}; found: {', '.join(map(str, raw))}; "
-                f"if it has another name, say columns={{{missing[0]!r}: NAME}}"
+                f"if it has another name, say 'rows({missing[0]}=NAME):FILE'"
             )
         rows.append(PlacedRow(row, where))
     return rows

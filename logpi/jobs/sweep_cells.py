@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from logpi.errors import UserError, did_you_mean
+from logpi.errors import UserError, did_you_mean, install
 from logpi.jobs.options.command_line import CommandLine
 from logpi.jobs.options.fields import OptionField
 
@@ -155,7 +155,7 @@ class Trials:
         try:
             import optuna
         except ImportError:
-            raise UserError("--trials needs Optuna: pip install 'logpi[sweep]'") from None
+            raise UserError(f"--trials needs Optuna: {install('sweep')}") from None
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.optuna, self.space, self.told = optuna, space, 0
         self.done: list[Any] = []

@@ -25,6 +25,7 @@ from torch import nn
 
 from logpi.distributed.parts import fitted
 from logpi.distributed.world import current
+from logpi.errors import install
 
 if TYPE_CHECKING:
     from peft import LoraConfig
@@ -65,7 +66,7 @@ def add_lora(
     try:
         from peft import LoraConfig, inject_adapter_in_model, prepare_model_for_kbit_training
     except ImportError:
-        raise ValueError("LoRA needs peft: pip install 'logpi[lora]'") from None
+        raise ValueError(f"LoRA needs peft: {install('lora')}") from None
     model = policy.model
     if config is None:
         # peft annotates int, but takes any number
@@ -294,4 +295,4 @@ def refuse_4bit() -> None:
             " bfloat16 is the nearest thing here"
         )
     if find_spec("bitsandbytes") is None or find_spec("accelerate") is None:
-        raise ValueError("4-bit weights need bitsandbytes: pip install 'logpi[qlora]'")
+        raise ValueError(f"4-bit weights need bitsandbytes: {install('qlora')}")

@@ -76,7 +76,10 @@ def check_model(model: Any, tokenizer: Any, kind: str) -> None:
             " model.merge_and_unload() returns"
         )
     if tokenizer is None:
-        raise ValueError(f"{name} needs its tokenizer: load(model, tokenizer=tokenizer)")
+        raise ValueError(
+            f"{name} needs its tokenizer: logpi.LanguageModel.load(model, tokenizer=tokenizer), or"
+            " tokenizer= beside model="
+        )
 
 
 def check_options(module: Any, dtype: str, four_bit: bool) -> None:

@@ -100,7 +100,8 @@ class Demonstrations:
         for i, row in enumerate([rows[0]] if isinstance(rows, GeneratedRows) else rows):
             if not (row.get("completion") or row.get("messages")):
                 raise UserError(
-                    f"row {i} has no completion to learn from (columns: {', '.join(row)})"
+                    f"{row_place(row, f'row {i}')}: no completion to learn from (columns:"
+                    f" {', '.join(row)})"
                 )
             if shape(row) not in shapes:
                 shapes.add(shape(row))

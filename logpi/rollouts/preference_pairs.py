@@ -133,9 +133,10 @@ def _labels(row: Row, number: int) -> list[tuple[Row, Prompt, Response, bool]]:
         if chosen == rejected:
             return []
         return [(row, prompt, chosen, True), (row, prompt, rejected, False)]
+    place = row_place(row, f"row {number}")
     if not isinstance(row.get("label"), bool) or not row.get("completion"):
         raise UserError(
-            f"row {number}: expected a completion and a label (true or false), or chosen and"
+            f"{place}: expected a completion and a label (true or false), or chosen and"
             f" rejected; found: {', '.join(row)}"
         )
     return [(row, row["prompt"], row["completion"], row["label"])]
@@ -148,9 +149,10 @@ def _sides(row: Row, number: int) -> tuple[Prompt, Response, Response]:
         UserError: no such column, an empty response, or conversations that do not begin with the
             prompt.
     """
+    place = row_place(row, f"row {number}")
     for side in ("chosen", "rejected"):
         if row.get(side) is None:
-            raise UserError(f"row {number} has no column {side!r}; found: {', '.join(row)}")
+            raise UserError(f"{place}: no column {side!r}; found: {', '.join(row)}")
     prompt, chosen, rejected = row["prompt"], row["chosen"], row["rejected"]
     if _is_whole(chosen) and _is_whole(rejected):
         shared = shared_messages(chosen, rejected)
@@ -158,16 +160,16 @@ def _sides(row: Row, number: int) -> tuple[Prompt, Response, Response]:
         known = {str(m.get("content")).strip() for m in shared}
         if not {str(text).strip() for text in texts if text} <= known:
             raise UserError(
-                f"row {number}: the prompt is not what both conversations begin with: leave it out,"
+                f"{place}: the prompt is not what both conversations begin with: leave it out,"
                 " or repair it"
             )
         prompt, chosen, rejected = shared, chosen[len(shared) :], rejected[len(shared) :]
     elif _is_whole(chosen) or _is_whole(rejected):
-        raise UserError(f"row {number}: one response is a whole conversation, the other is not")
+        raise UserError(f"{place}: one response is a whole conversation, the other is not")
     for side, response in (("chosen", chosen), ("rejected", rejected)):
         if not _text(response).strip():
             raise UserError(
-                f"row {number}: {side!r} is empty; expected a response to the prompt (--skip-empty"
+                f"{place}: {side!r} is empty; expected a response to the prompt (--skip-empty"
                 " leaves such rows out)"
             )
     return prompt, chosen, rejected

@@ -145,8 +145,11 @@ METRICS = (
     MetricGroup(
         "conversations",
         ("turns/*", "tools/*"),
-        "Turns of a conversation, and calls of tools with their failures.",
-        "`tools/errors` rises, or `tools/calls` falls to 0: the policy gives up on its tools.",
+        "Turns of a conversation; calls of tools that were answered, and their errors;"
+        " `tools/timeouts` are turns whose reply did not come in time, and whose calls are not"
+        " among `tools/calls`.",
+        "`tools/errors` or `tools/timeouts` rises, or `tools/calls` falls to 0: the policy gives up"
+        " on its tools.",
     ),
     MetricGroup(
         "what responses look like",

@@ -192,7 +192,7 @@ def test_unreadable_files(tmp_path):
 def test_missing_things(tmp_path):
     path = lines(tmp_path / "a.jsonl", {"prompt": "p", "gold": "a"})
     with pytest.raises(
-        ValueError, match=r"line 1: no column 'answer'; found: prompt, gold; .*={'answer': NAME}"
+        ValueError, match=r"line 1: no column 'answer'; found: prompt, gold; .*rows.answer=NAME"
     ):
         load_rows(path, need=("prompt", "answer"))
     with pytest.raises(
@@ -290,3 +290,22 @@ def test_a_missing_answer_is_none_and_never_the_text_nan(tmp_path) -> None:
     rows.append({"question": "q", "reward_model": {"ground_truth": float("nan")}})
     file.write_text("".join(json.dumps(r) + "\n" for r in rows))
     assert [r.get("answer") for r in load_rows(str(file))] == [None, None, None, ["7"], None]
+
+
+def test_a_file_with_names_of_its_own(tmp_path, monkeypatch) -> None:
+    """From a command line too; the file's other columns stay."""
+    path = tmp_path / "my.csv"
+    path.write_text("query,gold,level\n1+1=,2,3\n")
+    [row] = load_rows(f"rows(prompt=query, answer=gold):{path}", need=("prompt", "answer"))
+    assert (row["prompt"], row["answer"], row["level"]) == ("1+1=", "2", "3")
+    assert task(f"rows(prompt=query):{path}", test_share=0.001).rows()[0]["prompt"] == "1+1="
+    (tmp_path / "Makefile").touch()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match="cannot tell its format; name it with one of .jsonl"):
+        task("Makefile").rows()
+    with pytest.raises(ValueError, match=r"say 'rows\(prompt=NAME\):FILE'"):
+        load_rows(str(path), need=("prompt",))
+    with pytest.raises(ValueError, match="no column 'quest' \\(for 'prompt'\\); found: query"):
+        load_rows(f"rows(prompt=quest):{path}")
+    with pytest.raises(ValueError, match="write OURS=THEIRS for each column"):
+        load_rows(f"rows(query):{path}")

@@ -96,6 +96,11 @@ def test_a_teacher_behind_a_server(monkeypatch: pytest.MonkeyPatch):
     [
         (httpx.Response(401), "wants an API key"),
         (httpx.Response(400, text="max_tokens is too large"), "max_tokens is too large"),
+        (
+            httpx.Response(400, json={"error": {"message": "too\nlong", "code": 400}}),
+            "/v1/chat/completions answered 400: too long$",
+        ),
+        (httpx.Response(422, json={"detail": "no such field"}), "answered 422: no such field$"),
         (httpx.Response(200, text="<html>"), "answered 200"),
         (httpx.Response(200, json={"choices": []}), "gave 0 answers where 2"),
         (httpx.Response(500, text="no memory"), "after 5 tries: 500 no memory"),
@@ -110,6 +115,26 @@ def test_what_a_server_may_say(monkeypatch, response: httpx.Response, line: str)
         ChatServer("http://127.0.0.1:1/v1", "bigg", asks.transport).served()
     with pytest.raises(UserError, match="a server is an address"):
         ChatServer("ftp://x")
+
+
+def test_an_address_without_its_path_and_one_where_nobody_listens(monkeypatch):
+    def handle(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(404, json={"error": {"message": "GET /models: no such route"}})
+
+    asks = ChatServer("http://127.0.0.1:1", transport=httpx.MockTransport(handle))
+    with pytest.raises(UserError, match=r"no such route; .*below /v1: http://127\.0\.0\.1:1/v1$"):
+        asks.served()
+    asks = ChatServer("http://127.0.0.1:1/v2", transport=httpx.MockTransport(handle))
+    with pytest.raises(UserError, match=r"/v2/models answered 404: GET /models: no such route$"):
+        asks.served()
+
+    def no_wait(seconds: float) -> None:
+        raise AssertionError("it waits")
+
+    monkeypatch.setattr(chat_server.time, "sleep", no_wait)
+    # port 1 of this machine: refused
+    with pytest.raises(UserError, match="cannot be reached .*: start the server, or correct"):
+        ChatServer("http://127.0.0.1:1/v1").served()
 
 
 def test_the_rules_are_the_users():

@@ -155,7 +155,7 @@ def test_a_critic_with_its_own_trunk_begins_as_the_reward_model(base, model):
     ("row", "words"),
     [
         ({"prompt": "a", "chosen": "b", "rejected": " "}, "row 0: 'rejected' is empty"),
-        ({"prompt": "a", "chosen": "b"}, "row 0 has no column 'rejected'"),
+        ({"prompt": "a", "chosen": "b"}, "row 0: no column 'rejected'"),
         ({"prompt": "a", "chosen": "b", "rejected": "b"}, "nothing can be learned"),
     ],
 )

@@ -191,7 +191,7 @@ def test_rows_too_long_are_counted_and_bad_rows_refused_before_the_start(tmp_pat
     assert len(found.batch) == 1 and found.metrics["rows/too_long"] == 1
     with pytest.raises(UserError, match="none of 1 rows"):
         rollout(p, tmp_path, [long], max_length=20)()
-    with pytest.raises(UserError, match=r"row \d+ has no completion to learn from"):
+    with pytest.raises(UserError, match=r"train.jsonl, line \d+: no completion to learn from"):
         rollout(p, tmp_path, [{"prompt": "a", "completion": "b"}, {"prompt": "a", "answer": "b"}])
 
 

@@ -26,6 +26,7 @@ from starlette.routing import Route
 
 from logpi.engine.openai_server.errors import RequestError
 from logpi.engine.openai_server.scheduler import Ask, Event, Failed, Piece, Started
+from logpi.errors import did_you_mean
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -251,10 +252,17 @@ def _refused(request: Any, error: RequestError) -> Response:
 
 
 def _no_route(request: Request, error: HTTPException) -> Response:
-    return _refused(
-        request,
-        RequestError(f"{request.method} {request.url.path}: no such route", error.status_code),
-    )
+    path, allowed = request.url.path[:200], (error.headers or {}).get("Allow", "")
+    if error.status_code == 405:
+        # starlette lists GET with HEAD
+        method = "POST" if "POST" in allowed else "GET"
+        why = f"{path} is a {method} route: it takes no {request.method}"
+    else:
+        known = [route.path for route in request.app.routes]
+        why = f"{request.method} {path}: no such route{did_you_mean(path, known)}"
+    refusal = _refused(request, RequestError(why, error.status_code))
+    refusal.headers.update({"Allow": allowed} if allowed else {})
+    return refusal
 
 
 def _failed(request: Request, error: Exception) -> Response:

@@ -8,18 +8,23 @@ copy, behind a lock, and tokens are decoded by another. Left out: the chat templ
 from __future__ import annotations
 
 import copy
+import re
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
 
+from logpi.calls.messages import conversation
 from logpi.engine.openai_server.errors import RequestError
 
 if TYPE_CHECKING:
     from logpi.policies.causal_lm import CausalLM
 
 Texts = str | Sequence[int]
+# of OpenAI's protocol
+ROLES = ("system", "developer", "user", "assistant", "tool")
+QUOTED = re.compile(r"""["']([\w-]+)["']""")
 
 
 class Prompts:
@@ -71,7 +76,8 @@ class Prompts:
         """Messages through the chat template.
 
         Raises:
-            RequestError: no template, one that refuses them, or that has no place for the tools.
+            RequestError: no template, one that refuses them, or that has no place for the tools; a
+                role that nobody knows.
         """
         _utf8(messages, tools)
         with self._lock:
@@ -79,12 +85,27 @@ class Prompts:
             try:
                 if unknown := template.unknown(options):
                     raise ValueError(f"the chat template has no variable {unknown!r} to set")
+                self._check_roles(conversation(messages))
                 ids = template.ids(messages, tools, ask=ask, options=options)
                 if tools and ids == template.ids(messages, (), ask=ask, options=options):
                     raise ValueError("the model's chat template has no place for tools")
             except ValueError as error:
                 raise RequestError(str(error)) from None
         return ids
+
+    def _check_roles(self, messages: Sequence[Mapping[str, Any]]) -> None:
+        """Raises ValueError: a role of neither OpenAI's protocol nor the model's template, which
+        most templates would write as it stands."""
+        for number, message in enumerate(messages, 1):
+            role = message["role"]
+            if role not in ROLES and role not in self._quoted:
+                shown = ", ".join(ROLES)
+                raise ValueError(f"message {number}: there is no role {role[:60]!r} ({shown})")
+
+    @cached_property
+    def _quoted(self) -> frozenset[str]:
+        """Every word in quotes of the chat template, its roles among them."""
+        return frozenset(QUOTED.findall(str(self.tokenizer.chat_template or "")))
 
     def room(self, prompt: Sequence[int], max_tokens: int | None) -> int:
         """Tokens that may follow a prompt: `max_tokens`, or all that fit.

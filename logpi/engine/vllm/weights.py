@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from logpi.engine.vllm.client import Client, ServerDown
-from logpi.errors import SamplerLost, UserError
+from logpi.errors import SamplerLost, UserError, install
 
 if TYPE_CHECKING:
     from torch import nn
@@ -156,8 +156,8 @@ class _Trainer(ABC):
             )
         except ImportError:
             raise UserError(
-                f"--sync {self.backend} needs vLLM in the learner's environment too (pip install"
-                " 'logpi[vllm]'); --sync files does not"
+                f"--sync {self.backend} needs vLLM in the learner's environment too"
+                f" ({install('vllm')}); --sync files does not"
             ) from None
         if client.url in self.trainers:
             self.trainers.pop(client.url).shutdown()

@@ -31,6 +31,7 @@ from logpi.envs.packages.words import thought_and_words
 from logpi.envs.task import GeneratedTask, Row, check_template
 from logpi.envs.tools.environment import ToolEnvironment
 from logpi.envs.tools.tool import Tool, ToolError
+from logpi.errors import install
 from logpi.rewards import Rewards, Weighted
 
 LARGEST = 2**31 - 1
@@ -72,7 +73,7 @@ class OpenEnv(GeneratedTask):
         fields = ("observation", "action") if "{action}" in self.prompt else ("observation",)
         check_template(self.name, self.prompt, *fields)
         if find_spec("openenv") is None:
-            raise ValueError("openenv is not installed: pip install 'logpi[openenv]'")
+            raise ValueError(f"openenv is not installed: {install('openenv')}")
         if self.source.concurrent is False and not self.concurrent:
             raise ValueError(
                 f"openenv: {self.environment} does not say that several of its episodes may run at"

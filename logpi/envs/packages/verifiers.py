@@ -36,7 +36,7 @@ from logpi.envs.packages.verdicts import Verdict
 from logpi.envs.packages.verifiers_episode import Asked, Over
 from logpi.envs.packages.words import as_message, plain
 from logpi.envs.task import TEST_SHARE, Row, Split, parted
-from logpi.errors import one_line
+from logpi.errors import install, one_line
 from logpi.rewards import Rewards, Weighted
 
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ def load(name: str, config: Mapping[str, Any]) -> Any:
         ValueError: as `Verifiers`.
     """
     if find_spec("verifiers") is None:
-        raise ValueError("verifiers is not installed: pip install 'logpi[verifiers]'")
+        raise ValueError(f"verifiers is not installed: {install('verifiers')}")
     import verifiers.v1 as v1  # pyright: ignore[reportMissingImports]
 
     from logpi.envs.packages.plugin_verifiers import HARNESS

@@ -21,7 +21,7 @@ from typing import Any
 
 from logpi.envs.benchmark_formats import FORMATS
 from logpi.envs.benchmarks import Benchmark
-from logpi.envs.data import RowsTask
+from logpi.envs.data import RowsTask, named_columns
 from logpi.envs.files import SUFFIXES
 from logpi.envs.objects import is_rows, label
 from logpi.envs.packages.openenv import OpenEnv
@@ -92,11 +92,12 @@ def task(source: Any, **options: Any) -> Task:
     """A task from a word or an object.
 
     Args:
-        source: a built-in task's name; a file, directory or hub data set of rows (`owner/name`);
-            `FORMAT:PATH`, a published benchmark's file (`benchmarks.py`) or recorded function calls
-            (`READERS`); `FILE.py:NAME`; or an object: a `Task`, a function or class that makes one,
-            rows in memory (a list of dicts, a `datasets.Dataset`, a pandas DataFrame, a dict of
-            these by split). options: of the task that is made.
+        source: a built-in task's name; a file, directory or hub data set of rows (`owner/name`),
+            perhaps with our names for its columns (`rows(prompt=THEIRS):FILE`); `FORMAT:PATH`, a
+            published benchmark's file (`benchmarks.py`) or recorded function calls (`READERS`);
+            `FILE.py:NAME`; or an object: a `Task`, a function or class that makes one, rows in
+            memory (a list of dicts, a `datasets.Dataset`, a pandas DataFrame, a dict of these by
+            split). options: of the task that is made.
 
     Raises:
         ValueError: an unknown name (the nearest is given), a missing file, an unknown option or one
@@ -115,11 +116,16 @@ def task(source: Any, **options: Any) -> Task:
         return build("task", form, READERS[form], [reader[3], *args], inline | options)
     if is_user_code(source):
         return _from_object(source, from_user_code(source), options)
+    file, columns = named_columns(source)
+    if columns:
+        return build("task", source, RowsTask, [file], {"columns": columns} | options)
     form, colon, path = source.partition(":")
     if colon and path and (form in FORMATS or (form.isidentifier() and Path(path).exists())):
         return build("task", form, Benchmark, [form, path], options)
     if _is_file(source):
         return build("task", source, RowsTask, [source], options)
+    if form in READERS and colon:
+        raise ValueError(f"{source} names nothing: write {form}:NAME")
     name, args, inline = parse_call(source)
     if name not in NAMES:
         raise ValueError(
@@ -164,10 +170,10 @@ def _is_task(value: Any) -> bool:
 
 
 def _is_file(text: str) -> bool:
-    """A directory, a name that ends like a data file, or a hub name."""
+    """A directory, a file, a name that ends like one of data, or a hub name."""
     suffixes = tuple(s + end for s in SUFFIXES for end in ("", ".gz"))
     return (
         text.lower().endswith(suffixes)
         or bool(re.fullmatch(r"[^()\s]*/[^()]*", text))
-        or Path(text).is_dir()
+        or Path(text).exists()
     )

@@ -20,7 +20,7 @@ from typing import Any, ClassVar
 
 import logpi.rewards
 from logpi.envs.task import GeneratedTask, Row, check_template
-from logpi.errors import nearest
+from logpi.errors import install, nearest
 from logpi.rewards import Failure, Rewards, Weighted
 from logpi.rewards.text import last_boxed, last_tag, text_of
 from logpi.rewards.workers.processes import Workers, call
@@ -115,7 +115,7 @@ class ReasoningGym(GeneratedTask):
         if self.dataset in DENIED:
             raise ValueError(f"reasoning_gym: {self.dataset!r} is refused: {DENIED[self.dataset]}")
         if find_spec("reasoning_gym") is None:
-            raise ValueError("reasoning_gym is not installed: pip install 'logpi[reasoning-gym]'")
+            raise ValueError(f"reasoning_gym is not installed: {install('reasoning-gym')}")
         from reasoning_gym.factory import DATASETS
 
         if self.dataset not in DATASETS:

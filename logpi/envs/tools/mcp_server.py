@@ -1,7 +1,7 @@
 """An MCP server's tools (Model Context Protocol): listed once, called from any thread.
 
 The protocol's sessions are asynchronous and belong to one event loop, which runs in a thread of its
-own. Starting a server needs the package `mcp` (pip install logpi[mcp]); a session may be any object
+own. Starting a server needs the package `mcp` (the extra `mcp`); a session may be any object
 with `list_tools` and `call_tool`. A server is not trusted: its lists and results are checked, have
 a deadline, and are cut to `LONGEST` characters. Left out: resources, prompts, sampling, and results
 that are not text (the model reads only their type).
@@ -18,6 +18,7 @@ from typing import Any
 from logpi.calls.schema import standard
 from logpi.envs.conversation import encodable
 from logpi.envs.tools.tool import Tool, ToolError
+from logpi.errors import install
 
 MOST = 1_000  # tools of a server
 LONGEST = 1_000_000  # characters of a result
@@ -190,7 +191,7 @@ async def _stdio(command: str, arguments: Sequence[str]) -> AsyncIterator[Any]:
         from mcp import ClientSession, StdioServerParameters  # pyright: ignore[reportMissingImports]
         from mcp.client.stdio import stdio_client  # pyright: ignore[reportMissingImports]
     except ImportError:
-        raise ValueError("an MCP server needs the package mcp: pip install logpi[mcp]") from None
+        raise ValueError(f"an MCP server needs the package mcp: {install('mcp')}") from None
     async with (
         stdio_client(StdioServerParameters(command=command, args=list(arguments))) as (read, write),
         ClientSession(read, write) as session,

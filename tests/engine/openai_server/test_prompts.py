@@ -95,3 +95,16 @@ def test_an_empty_text_has_no_tokens_and_is_no_prompt() -> None:
     assert words.plain("") == [] and words.plain([]) == []
     with pytest.raises(RequestError, match="a prompt is empty"):
         words.room([], 5)
+
+
+def test_roles_are_openais_or_the_templates_own() -> None:
+    """A role in the template's quotes is its own; one that the library reads as another passes."""
+    words = prompts_of("qwen2.5")
+    plain = words.chat([{"role": "user", "content": "x"}], (), {})
+    assert words.chat([{"role": "human", "content": "x"}], (), {}) == plain
+    with pytest.raises(RequestError, match="no role 'critic'"):
+        words.chat([{"role": "critic", "content": "x"}], (), {})
+    source = words.tokenizer.chat_template
+    words.tokenizer.chat_template = "{% if messages[0].role == 'critic' %}!{% endif %}" + source
+    del words._quoted
+    assert words.chat([{"role": "critic", "content": "x"}], (), {})

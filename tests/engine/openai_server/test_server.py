@@ -306,6 +306,10 @@ def test_refusals(client, settings: dict, line: str) -> None:
         ({"messages": []}, "messages"),
         ({"messages": [{"content": "x"}]}, "role"),
         (
+            {"messages": [*QUESTION, {"role": "boss", "content": "x"}]},
+            r"message 2: there is no role 'boss' \(system, developer, user, assistant, tool\)",
+        ),
+        (
             {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]},
             "only text is read",
         ),
@@ -336,7 +340,12 @@ def test_bodies(tiny) -> None:
     assert httpx.post(url, json=[]).status_code == 400
     half = httpx.post(url, content=b'{"prompt": "\\ud83d"}', headers=as_json)
     assert half.status_code == 400 and "no UTF-8" in half.text
-    assert httpx.get(url).status_code == 405 and httpx.get(f"{tiny[1]}/x").status_code == 404
+    wrong, posted = httpx.get(url), httpx.post(f"{tiny[1]}/v1/models", json={})
+    assert wrong.status_code == posted.status_code == 405 and wrong.headers["allow"] == "POST"
+    assert "/v1/completions is a POST route: it takes no GET" in wrong.text
+    assert "/v1/models is a GET route: it takes no POST" in posted.text
+    missing = httpx.post(f"{tiny[1]}/chat/completions", json={})
+    assert missing.status_code == 404 and "did you mean /v1/chat/completions?" in missing.text
     elsewhere = httpx.post(url, json={"prompt": "a"}, headers={"host": "evil.example:80"})
     assert elsewhere.status_code == 403
 

@@ -220,6 +220,7 @@ def test_templates_make_prompts_for_chat_models():
         ("copying", {"noticed": 1.5}, "copying: noticed is a share between 0 and 1, got 1.5"),
         ("nowhere.jsonl", {}, "nowhere.jsonl: no such file"),
         ("sort(5", {}, "cannot read 'sort"),
+        ("verifiers:", {}, "verifiers: names nothing: write verifiers:NAME"),
     ],
 )
 def test_error_lines(spec, options, line):
