@@ -3,6 +3,7 @@ work is lost."""
 
 import errno
 import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import logpi
 from logpi.cli import main
 from logpi.commands import COMMANDS
 from logpi.envs.tasks import Addition
@@ -59,7 +61,12 @@ def test_every_command_explains_itself(command, capsys):
     with pytest.raises(SystemExit) as leave:
         main([command, "--help"])
     assert leave.value.code == 0
-    assert f"logpi {command}" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert f"logpi {command}" in shown
+    # no file of the package, and one default for an option
+    own = {f.name for f in Path(logpi.__file__).parent.rglob("*.py")}
+    assert not own & set(re.findall(r"[\w.]+\.py\b", shown))
+    assert not re.search(r"default:[^()]*\)\s*\(default:", shown)
 
 
 def test_the_table_and_a_description(capsys):

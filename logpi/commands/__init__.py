@@ -57,7 +57,7 @@ COMMANDS: dict[str, CommandEntry] = {
     "distill-demo": CommandEntry(
         "demos.distillation",
         "DistillationDemo",
-        "a small model learns from a larger one, five ways with the same budget",
+        "a small model learns from a larger one, in four lanes with the same budget",
     ),
     "tools-demo": CommandEntry(
         "demos.tools",

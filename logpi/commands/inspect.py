@@ -7,8 +7,8 @@ what it was taught.
 
 Without a terminal the same as plain text. The advantage is the one that the update used: one number
 for a row where all tokens share it; where they do not (a critic), the run's own tokenizer gives the
-text of each token. Left out: statistics over responses (metrics.jsonl has them), and evaluation's
-responses.
+text of each token. Of a run of `logpi eval` the rows are its responses, item by item. Left out:
+statistics over responses (metrics.jsonl has them).
 """
 
 from __future__ import annotations
@@ -39,9 +39,11 @@ GREY = 245
 class Inspect:
     """Arguments of `logpi inspect`."""
 
-    run: Path = option(help="the run's directory", positional=True)
-    step: int | None = option(None, help="of training (default: the last with samples)", least=0)
-    row: int = option(0, help="of the step's batch, from 0", least=0)
+    run: Path = option(help="the directory of a run of `logpi rl` or `logpi eval`", positional=True)
+    step: int | None = option(
+        None, help="of training: whose responses (default: the last with samples)", least=0
+    )
+    row: int = option(0, help="which response of the step or evaluation, from 0", least=0)
     color: bool | None = option(None, help="default: if this is a terminal and NO_COLOR is not set")
 
 
@@ -50,12 +52,11 @@ def main(argv: Sequence[str]) -> int:
     from logpi.runs.reading import RunView
 
     run = RunView(a.run)
-    rows = run.samples(a.step)
-    step = max(run.sample_steps()) if a.step is None else a.step
+    rows, place = _rows(run, a.step)
     if not rows:
-        raise UserError(f"none of the samples of step {step} in {a.run} can be read")
+        raise UserError(f"none of the samples of {place} in {a.run} can be read")
     if not 0 <= a.row < len(rows):
-        raise UserError(f"step {step} has {len(rows)} rows: --row 0 … {len(rows) - 1}")
+        raise UserError(f"{place} has {len(rows)} rows: --row 0 … {len(rows) - 1}")
     color = sys.stdout.isatty() and "NO_COLOR" not in os.environ if a.color is None else a.color
     row = rows[a.row]
     try:
@@ -64,10 +65,28 @@ def main(argv: Sequence[str]) -> int:
     except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
         what = f"{type(error).__name__}: {error}"
         raise UserError(
-            f"row {a.row} of step {step} in {a.run} is damaged, or of another version: {what}"
+            f"row {a.row} of {place} in {a.run} is damaged, or of another version: {what}"
         ) from None
-    print(f"{a.run}   step {step}   row {a.row} of {len(rows)}", *lines, sep="\n")
+    print(f"{a.run}   {place}   row {a.row} of {len(rows)}", *lines, sep="\n")
     return 0
+
+
+def _rows(run: RunView, step: int | None) -> tuple[list[dict[str, Any]], str]:
+    """The responses of a step, or of an evaluation, and what they are called.
+
+    Raises:
+        UserError: there are none, or a step of an evaluation is asked for.
+    """
+    file = run.path / "responses.jsonl"
+    if run.sample_steps() or not file.is_file():
+        rows = run.samples(step)
+        return rows, f"step {max(run.sample_steps()) if step is None else step}"
+    if step is not None:
+        raise UserError(f"{run.path} is an evaluation, which has no steps: leave --step out")
+    from logpi.runs.metrics import read_rows
+    from logpi.viewer.samples_lines import responses
+
+    return [r for line in read_rows(file) for r in responses(line)], "evaluation"
 
 
 def _pieces(run: RunView, row: Mapping[str, Any]) -> list[str] | None:
@@ -99,7 +118,7 @@ def shown(
     credit = _credit(row)
     yield "   ".join(_head(row, credit))
     yield _paint("── prompt", GREY, color)
-    yield _paint(_safe(_prompt(row["prompt"])), GREY, color)
+    yield _paint(_safe(_prompt(row.get("read") or row["prompt"])), GREY, color)
     whole = {
         "tokens": row["tokens"],
         "text": row["completion"],
@@ -143,11 +162,12 @@ def _head(row: Mapping[str, Any], credit: Sequence[float]) -> Iterator[str]:
     yield from (f"{_safe(k)} {v:g}" for k, v in row.get("counts", {}).items())
     if row.get("answer") is not None:
         yield f"answer {_safe(str(row['answer']))}"
-    yield (
-        f"advantage {fmean(credit):+.3g}"
-        if credit
-        else "advantage not known (not trained on, or an older run)"
-    )
+    if credit:
+        yield f"advantage {fmean(credit):+.3g}"
+    elif "greedy" in row:
+        yield "greedy" if row["greedy"] else "sampled"
+    else:
+        yield "advantage not known (not trained on, or an older run)"
 
 
 def _credit(row: Mapping[str, Any]) -> list[float]:

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 class ChainArguments:
     """What every demonstration takes."""
 
-    seed: int = option(0, help="of everything", least=0)
+    seed: int = option(0, help="seed of everything", least=0)
     device: str = option("cpu", help=DEVICES)
     out: Path | None = option(None, help="directory (default: runs/COMMAND-1, -2, …)")
 

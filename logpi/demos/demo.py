@@ -47,7 +47,10 @@ class ReasoningDemo(ChainArguments):
     sft_steps: int = option(600, help="updates of supervised fine-tuning", least=1, most=100_000)
     steps: int = option(80, help="updates of reinforcement learning", least=1, most=100_000)
     lr: float = option(
-        1e-4, help="of reinforcement learning; 1e-3 shows a collapse", least=0, most=10
+        1e-4,
+        help="learning rate of reinforcement learning; 1e-3 shows a collapse",
+        least=0,
+        most=10,
     )
 
 

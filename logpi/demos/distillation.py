@@ -12,7 +12,7 @@ times as large and more, then learned from rewards to work. Lanes begin with the
 Each has as many updates. Lanes that sample have the same prompts, and as many answers to each;
 `harvest` asks about the same prompts, and learns as many tokens an update as `distill` on average.
 The stages are ordinary jobs in OUT/seed-N/; the same --out resumes a stopped demonstration. Left
-out: the report (`distillation_report.py`), real text, and teachers that share no tokens.
+out: real text, and teachers that share no tokens.
 """
 
 from __future__ import annotations
@@ -56,12 +56,16 @@ class DistillationDemo(ChainArguments):
     teacher: str = option(
         "", help="the model of a demo that has run, e.g. runs/demo-1/rl/model (default: make one)"
     )
-    seeds: int = option(1, help="of student and teacher", least=1, most=1000)
-    seed: int = option(0, help="the first of them", least=0)
+    seeds: int = option(
+        1, help="how many seeds, each with a student and a teacher of its own", least=1, most=1000
+    )
+    seed: int = option(0, help="the first seed", least=0)
     sft_steps: int = option(
         400, help="updates of the teacher on demonstrations", least=1, most=100_000
     )
-    base_steps: int = option(600, help="updates of the student on them", least=1, most=100_000)
+    base_steps: int = option(
+        600, help="updates of the student on demonstrations", least=1, most=100_000
+    )
     teacher_steps: int = option(
         40, help="updates of the teacher by reinforcement learning", least=1, most=100_000
     )

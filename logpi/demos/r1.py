@@ -5,11 +5,10 @@ small model that is made for it.
     reward for the language → rejection sampling and a second SFT from the base model → reward model
     → final RL on verifiable and general prompts
 
-Stages are ordinary jobs (`r1_stages.py`) chained by their directories under --out. A finished stage
-is not run again, and a killed one is resumed (--resume OUT). `--from STAGE` runs that stage and
-those after it again, perhaps with other settings (--set); their old outputs move to OUT/before-1,
--2, … After each stage its model is measured on the same held-out items (`r1_report.py`). Left out:
-safety data and its reward model.
+Stages are ordinary jobs chained by their directories under --out. A finished stage is not run
+again, and a killed one is resumed (--resume OUT). `--from STAGE` runs that stage and those after it
+again, perhaps with other settings (--set); their old outputs move to OUT/before-1, -2, … After each
+stage its model is measured on the same held-out items. Left out: safety data and its reward model.
 """
 
 from __future__ import annotations
@@ -24,7 +23,14 @@ from pathlib import Path
 
 from logpi.demos import r1_data, r1_report
 from logpi.demos.chain import stage as run_stage
-from logpi.demos.r1_arguments import R1, judged, settled
+from logpi.demos.r1_arguments import (
+    R1,
+    check_format,
+    check_inputs,
+    judged,
+    settled,
+    verifiers,
+)
 from logpi.demos.r1_harvest import harvest
 from logpi.demos.r1_recipe import STAGES, Stage
 from logpi.demos.r1_stages import base, done, job
@@ -54,18 +60,17 @@ def main(argv: Sequence[str]) -> int:
 
 def _anew(words: list[str]) -> tuple[list[str], str, list[str]]:
     """(words without `--from STAGE --set …`, the stage, the new settings of it and later ones)."""
-    words = [
-        w for word in words for w in (word.split("=", 1) if word.startswith("--from=") else [word])
-    ]
+    split = ("--from=", "--set=", "--resume=")
+    words = [w for x in words for w in (x.split("=", 1) if x.startswith(split) else [x])]
     if "--from" not in words:
+        _check_set(words)
         return words, "", []
     at = words.index("--from")
     name = words[at + 1] if at + 1 < len(words) else ""
     if name not in STAGES:
         raise UserError(f"--from needs a stage: {', '.join(STAGES)}")
     words = words[:at] + words[at + 2 :]
-    at = words.index("--set") if "--set" in words else len(words)
-    pairs = list(takewhile(lambda w: not w.startswith("--"), words[at + 1 :]))
+    at, pairs = _set(words)
     for pair in pairs:
         stage = pair.partition(".")[0]
         if stage in STAGES and list(STAGES).index(stage) < list(STAGES).index(name):
@@ -75,10 +80,30 @@ def _anew(words: list[str]) -> tuple[list[str], str, list[str]]:
     return words[:at] + words[at + 1 + len(pairs) :], name, pairs
 
 
+def _set(words: Sequence[str]) -> tuple[int, list[str]]:
+    """Where --set stands (or the end), and the settings after it."""
+    at = list(words).index("--set") if "--set" in words else len(words)
+    return at, list(takewhile(lambda w: not w.startswith("--"), words[at + 1 :]))
+
+
+def _check_set(words: Sequence[str]) -> None:
+    """Raises UserError: new settings for a run, without the stage that is to be run with them."""
+    _, pairs = _set(words)
+    named = [pair.partition(".")[0] for pair in pairs]
+    first = next((name for name in STAGES if name in named), "STAGE")
+    if pairs and "--resume" in words:
+        raise UserError(
+            f"--set {' '.join(pairs)} needs a stage to be run again with it: --from {first} (it and"
+            " those after it; what they made is kept in before-1, -2, …)"
+        )
+
+
 def run(a: R1, anew: str = "", pairs: Sequence[str] = ()) -> None:
     """All stages, in order; `anew`: from this one on again, with further settings in `pairs`."""
     world = current()
     world.by_first(lambda: available(a))
+    if a.resume is None:
+        check_inputs(a)
     settle_threads(a)
     with as_user_errors():
         now = replace(a, set=(*a.set, *pairs))
@@ -105,10 +130,11 @@ def _check(a: R1) -> None:
 
     with as_user_errors():
         rewards = judged(a)
+        check_format(a, rewards)
         every = make_task(a.task).rows("train", a.seed)
         rows = list(every[:PROBED])
         rewards.check(list(rows[0]), rows, every)
-        notice = probe(rows, rewards)
+        notice = probe(rows, rewards, verifiers(a))
         _check_rows(a)
         for stage in STAGES.values():
             if stage.job == "rl":
@@ -151,6 +177,11 @@ def _set_aside(out: Path, name: str) -> None:
         print(f"{', '.join(p.name for p in paths)} moved to {old}", file=sys.stderr)
 
 
+def _place(stage: Stage) -> str:
+    """A stage and where it stands: "zero (2 of 9)"."""
+    return f"{stage.name} ({list(STAGES).index(stage.name) + 1} of {len(STAGES)})"
+
+
 class Chain:
     """The stages of one run, each made from the directories of those before it. It has no state of
     its own.
@@ -167,15 +198,12 @@ class Chain:
     def stage(self, stage: Stage) -> r1_report.Measured | None:
         """Run a stage, or resume it, unless it is whole or has nothing to do; then measure its
         model."""
-        if self._idle(stage):
+        if idle := self._idle(stage):
+            print(f"\n== {_place(stage)}: left out, {idle}", file=sys.stderr)
             return None
         path = self.out / stage.name
         whole = current().by_first(lambda: done(path))
-        place = f"{list(STAGES).index(stage.name) + 1} of {len(STAGES)}"
-        print(
-            f"\n== {stage.name} ({place}): {'whole already' if whole else f'{stage.job} → {path}'}",
-            file=sys.stderr,
-        )
+        print(f"\n== {_place(stage)}: {self._work(stage, whole)}", file=sys.stderr)
         if not whole:
             self._run(stage)
         current().by_first(lambda: self._tidy(path))
@@ -185,6 +213,12 @@ class Chain:
             return None
         return r1_report.measured(self.a, stage, self.model(stage.name), path, self.general)
 
+    def _work(self, stage: Stage, whole: bool) -> str:
+        """What there is to do in a stage, for people."""
+        if stage.name == "base" and self.a.model:
+            return f"measured as it is, {self.a.model}"
+        return "whole already" if whole else f"{stage.job} → {self.out / stage.name}"
+
     def _tidy(self, path: Path) -> None:
         """Remove the checkpoints of a finished stage: with their optimiser states they are nine
         tenths of it, and later stages need its model alone."""
@@ -192,13 +226,14 @@ class Chain:
             disk.remove(path / "checkpoints")
             (path / "best").unlink(missing_ok=True)
 
-    def _idle(self, stage: Stage) -> bool:
-        """Skipped by the user, or without anything to learn from."""
-        reasons = {
-            "cold-data": bool(self.a.cold_start),
-            "reward-model": not self.pairs or not self.general,
-        }
-        return stage.name in self.a.skip or reasons.get(stage.name, False)
+    def _idle(self, stage: Stage) -> str:
+        """Why a stage has nothing to do: the user's skip, or nothing to learn from; else ""."""
+        if stage.name in self.a.skip:
+            return "by --skip"
+        if stage.name == "cold-data" and self.a.cold_start:
+            return "--cold-start has the demonstrations"
+        lacks = stage.name == "reward-model" and not (self.pairs and self.general)
+        return "it needs --pairs and --general" if lacks else ""
 
     def model(self, name: str) -> str:
         """The model that a stage left; the base model may be the user's."""

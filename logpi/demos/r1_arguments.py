@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
-from logpi.demos.r1_recipe import SETTINGS, STAGES, for_size
+from logpi.demos.r1_recipe import SETTINGS, STAGES, Stage, for_size
 from logpi.errors import UserError, did_you_mean
 from logpi.jobs import reward_model, rl, sft
 from logpi.jobs.options.fields import option, setting
@@ -45,7 +45,7 @@ class R1(RunArguments):
             " which is math for rows with answers)"
         ),
     )
-    language: str = option("en", help="that the thoughts shall be in")
+    language: str = option("en", help="language that the thoughts shall be in")
     cold_start: str = option("", help="your own demonstrations, instead of R1-Zero's cleaned ones")
     general: str = option(
         "", help="non-reasoning demonstrations; their prompts are the last stage's general prompts"
@@ -59,17 +59,24 @@ class R1(RunArguments):
     )
     end_token: str = option("", help="the token that ends an answer (default: the chat template's)")
     max_completion_length: int = option(
-        0, help="tokens (default: 64 in the demonstration, else 512)", least=0, most=2**24
+        0,
+        help="tokens of a response (default: 64 in the demonstration, else 512)",
+        least=0,
+        most=2**24,
     )
     data_prompts: int = option(256, help="prompts that each harvest asks", least=1, most=2**20)
-    samples: int = option(8, help="responses to each of them", least=1, most=2**16)
-    per_prompt: int = option(2, help="of these kept at most", least=1)
+    samples: int = option(
+        8, help="responses that a harvest samples to each prompt", least=1, most=2**16
+    )
+    per_prompt: int = option(
+        2, help="responses to one prompt that a harvest keeps at most", least=1
+    )
     language_least: float = option(
         0.99, help="share of words in the language that a kept response needs", least=0, most=1
     )
     general_share: float = option(
         0.25,
-        help="of general rows: in the second SFT, and in the last stage's updates",
+        help="share of general rows in the second SFT, and in the last stage's updates",
         least=0,
         most=1,
     )
@@ -82,8 +89,8 @@ class R1(RunArguments):
     settings: str = option(
         "",
         help=(
-            "of the stages' jobs: for models below 10 M parameters, below 300 M, or DeepSeek-R1's"
-            " own (default: by the model's size)"
+            "table of the stages' settings: for models below 10 M parameters, below 300 M, or"
+            " DeepSeek-R1's own (default: by the model's size)"
         ),
         choices=("", *SETTINGS),
     )
@@ -95,7 +102,7 @@ class R1(RunArguments):
     )
     keep_checkpoints: bool = option(
         False,
-        help="also of stages that are whole; a model and its optimiser states each time",
+        help=("keep them of stages that are whole too; a model and its optimiser states each time"),
         changeable=True,
     )
     eval_items: int = option(
@@ -184,8 +191,6 @@ def settled(a: R1) -> R1:
         ValueError: an unknown task, or one whose verifier has no name; a model that is not there.
     """
     from logpi.demos.r1_data import TASK
-    from logpi.envs.tasks import task as make_task
-    from logpi.rewards.spec import NAMES
 
     device = a.device or ("cpu" if a.demo else "auto")
     a = replace(a, device=device, settings=a.settings or _by_size(a))
@@ -193,14 +198,77 @@ def settled(a: R1) -> R1:
         return replace(a, task=a.task or TASK, accuracy=a.accuracy or "tag_answer")
     if a.accuracy:
         return a
-    first = make_task(a.task).reward.parts[0]
-    own = getattr(first.function, "name", first.name)
-    if own not in NAMES:
+    own, known = _own_verifier(a)
+    if not known:
         raise ValueError(
             f"--task {a.task} is judged by {own!r}, which has no name here: choose --accuracy, e.g."
             " math"
         )
-    return replace(a, accuracy="math" if own in COMPARE else own)
+    return replace(a, accuracy=own)
+
+
+def _own_verifier(a: R1) -> tuple[str, bool]:
+    """The verifier of the task, and whether --accuracy knows its name."""
+    from logpi.envs.tasks import task as make_task
+    from logpi.rewards.spec import NAMES
+
+    first = make_task(a.task).reward.parts[0]
+    own = getattr(first.function, "name", first.name)
+    return "math" if own in COMPARE else own, own in NAMES
+
+
+def verifiers(a: R1) -> list[str]:
+    """What --accuracy could be, the task's own first."""
+    own, known = _own_verifier(a)
+    return list(dict.fromkeys([*[own] * known, "math", *COMPARE]))
+
+
+def check_format(a: R1, rewards: Rewards) -> None:
+    """Whether the model's tokenizer can write what the format asks for. Not known of a model that a
+    user's file makes.
+
+    Raises:
+        ValueError: it makes other text of it, so no response could ever be in the format.
+    """
+    from logpi.policies.loading import load_tokenizer
+    from logpi.runs.user_code import is_user_code
+
+    if a.demo or is_user_code(a.model):
+        return
+    tokenizer = load_tokenizer(a.model)
+    for tag in (t for p in rewards.parts for t in getattr(p.function, "tags", ())):
+        written = tokenizer.decode(tokenizer(tag, add_special_tokens=False)["input_ids"])
+        if tag not in written:
+            raise ValueError(
+                f"{a.model} cannot write {tag}, which R1's format asks for: its tokenizer makes"
+                f" {written[:60]!r} of it. Choose a model whose vocabulary has these characters"
+            )
+
+
+def own_rows(a: R1, stage: Stage) -> str:
+    """The user's own rows for a stage, in place of those that a stage before it makes; or ""."""
+    return getattr(a, stage.own) if stage.own else ""
+
+
+def check_inputs(a: R1) -> None:
+    """What the options alone decide: no stage may wait for rows that nothing will make.
+
+    Raises:
+        UserError: one would, or the pairs have no use.
+    """
+    for stage in STAGES.values():
+        if stage.data in a.skip and stage.name not in a.skip and not own_rows(a, stage):
+            flag = "--" + stage.own.replace("_", "-")
+            own = f", or give it rows of your own ({flag} FILE)" if stage.own else ""
+            raise UserError(
+                f"stage {stage.name} learns from what {stage.data} makes, which is skipped: leave"
+                f" both out (--skip {' '.join([*a.skip, stage.name])}){own}"
+            )
+    if a.pairs and not a.general and not a.demo and "reward-model" not in a.skip:
+        raise UserError(
+            "--pairs teach a reward model for the last stage's general prompts, and there are none:"
+            " give --general FILE too, or leave --pairs out"
+        )
 
 
 def _by_size(a: R1) -> str:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from logpi.demos.r1_arguments import R1, judged, model_of, template
 from logpi.demos.r1_recipe import STAGES, Stage
+from logpi.demos.r1_stages import done, stage_settings
 from logpi.distributed.world import current
 from logpi.errors import as_user_errors
 from logpi.jobs.harvest import in_one_line
@@ -45,6 +46,7 @@ def harvest(a: R1, stage: Stage, model: str, out: Path, general: str) -> None:
             rules(a),
             seed=a.seed + number,
             progress=lambda done, _: progress.step(done, {}),
+            unformatted=_to_the_format(a, out),
         )
 
         def mix() -> None:
@@ -58,6 +60,19 @@ def harvest(a: R1, stage: Stage, model: str, out: Path, general: str) -> None:
         if general and stage.name == "rejection":
             current().by_first(mix)
     print(in_one_line(path / "counts.json", stage.name))
+
+
+def _to_the_format(a: R1, out: Path) -> str:
+    """What helps a model that does not write the format."""
+    if not done(out / "cold-start"):
+        return "Give demonstrations in it (--cold-start FILE), or a prompt that asks for it" + (
+            "" if a.prompt_template else " (--prompt-template r1-zero)"
+        )
+    settings = stage_settings(a, "cold-start")
+    # steps that were --set win over passes
+    name = "steps" if "steps" in settings else "epochs"
+    more = f"--from cold-start --set cold-start.{name}={2 * settings[name]:g}"
+    return f"Give more demonstrations in it (--cold-start FILE), or learn them longer: {more}"
 
 
 def rules(a: R1) -> Rules:

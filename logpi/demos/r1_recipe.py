@@ -33,7 +33,7 @@ class Stage:
     Attributes:
         name: of it and its directory. job: what runs it. title: in the table. starts: whose model
             it starts from, the first of these that is not skipped; data: whose rows it learns from,
-            or "".
+            or ""; own: the option that gives these rows in its place, or "".
     """
 
     name: str
@@ -41,6 +41,7 @@ class Stage:
     title: str
     starts: tuple[str, ...]
     data: str = ""
+    own: str = ""
 
 
 _LINE = ("sft", "reasoning", "cold-start", "zero", "base")
@@ -51,7 +52,7 @@ STAGES: dict[str, Stage] = {
         Stage("base", "sft", "base", ()),
         Stage("zero", "rl", "R1-Zero", ("base",)),
         Stage("cold-data", "harvest", "", ("zero", "base")),
-        Stage("cold-start", "sft", "cold start", ("base",), "cold-data"),
+        Stage("cold-start", "sft", "cold start", ("base",), "cold-data", "cold_start"),
         Stage("reasoning", "rl", "reasoning RL", ("cold-start", "zero", "base")),
         Stage("rejection", "harvest", "", ("reasoning", "cold-start", "zero", "base")),
         Stage("sft", "sft", "second SFT", ("base",), "rejection"),

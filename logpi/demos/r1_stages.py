@@ -13,7 +13,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from logpi.demos.r1_arguments import R1
+from logpi.demos.r1_arguments import R1, own_rows
 from logpi.demos.r1_recipe import SETTINGS, Stage
 from logpi.errors import UserError, as_user_errors
 from logpi.jobs import reward_model, rl, sft
@@ -42,14 +42,13 @@ def learned_from(a: R1, stage: Stage, out: Path) -> Path:
     Raises:
         UserError: they are not there.
     """
-    if stage.name == "cold-start" and a.cold_start:
-        return Path(a.cold_start)
+    if own := own_rows(a, stage):
+        return Path(own)
     path = out / stage.data / "train.jsonl"
     if not path.exists():
         raise UserError(
-            f"stage {stage.name} learns from {path}, which is not there: run {stage.data} (--resume"
-            f" {out} --from {stage.data}), or leave {stage.name} out too (--skip {stage.data}"
-            f" {stage.name})"
+            f"stage {stage.name} learns from {path}, which is not there: make it again with"
+            f" --resume {out} --from {stage.data}"
         )
     return path
 

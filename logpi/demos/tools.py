@@ -11,8 +11,7 @@ one part of it. Nothing is downloaded.
 Every lane is a small model that saw a few demonstrations (`sft`), most of them bad, and then
 learned from rewards alone (`rl`). The stages are ordinary jobs in OUT/seed-N/MODEL/; lanes that
 differ in their reward or mask begin with the same model, and the same --out resumes a stopped
-demonstration. Left out: the experiments (`tools_experiments.py`), the report (`tools_report.py`),
-real text, and tools other than search.
+demonstration. Left out: real text, and tools other than search.
 """
 
 from __future__ import annotations
@@ -35,11 +34,13 @@ from logpi.jobs.options.model import placed
 class ToolsDemo(ChainArguments):
     """Arguments of `logpi tools-demo`."""
 
-    experiment: str = option("search", help="which", choices=tuple(EXPERIMENTS), positional=True)
-    seeds: int | None = option(
-        None, help="of every lane (default: 3 for mask, else 1)", least=1, most=1000
+    experiment: str = option(
+        "search", help="what is compared", choices=tuple(EXPERIMENTS), positional=True
     )
-    seed: int = option(0, help="the first of them", least=0)
+    seeds: int | None = option(
+        None, help="how many seeds of every lane (default: 3 for mask, else 1)", least=1, most=1000
+    )
+    seed: int = option(0, help="the first seed", least=0)
     sft_steps: int | None = option(
         None, help="updates on demonstrations (default: the experiment's)", least=1, most=100_000
     )
@@ -49,7 +50,7 @@ class ToolsDemo(ChainArguments):
         least=1,
         most=100_000,
     )
-    lr: float = option(1e-3, help="of reinforcement learning", least=0, most=10)
+    lr: float = option(1e-3, help="learning rate of reinforcement learning", least=0, most=10)
     eval_items: int = option(200, help="held-out questions", least=1)
 
 

@@ -217,6 +217,8 @@ class Evaluator:
         if self.conversations is None:
             return {}
         return {
+            # with the tools, which the template describes in front of it
+            "read": self.policy.tokenizer.decode(list(a.prompt)),
             "conversations": [transcript_info(t) for t in a.transcripts],
             "counts": [dict(t.metrics) for t in a.transcripts],
             "turns": [len(t.turns) for t in a.transcripts],

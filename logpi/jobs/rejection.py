@@ -38,6 +38,8 @@ SampleRows = Callable[[Sequence[Row], int], list[Sample]]
 Done = Callable[[int, int], None]
 """Called with how many prompts are done, and of how many."""
 CHUNK = 64  # prompts
+# share of responses with the format, up to which the model does not know it
+RARE = 0.02
 
 
 @dataclass(frozen=True)
@@ -82,31 +84,35 @@ def harvest(
     *,
     seed: int = 0,
     progress: Done | None = None,
+    unformatted: str = "Ask for it in the prompts (--prompt-template, --system)",
 ) -> list[Row]:
     """Sample, judge, clean and count; all in `path`. Chunks made before a kill are not made again.
 
     Args:
         rows: the prompts, as many as are to be asked. rewards: judge the kept ones a second time
             (see `clean`).
-        progress: called after each chunk.
+        progress: called after each chunk. unformatted: what helps where no response has the format.
     Returns: the kept rows: prompt, completion and the row's other columns.
     Raises:
         UserError: nothing was kept; says what to try. Every sample is on disk.
     """
     samples = chunked(path, rows, sample, seed=seed, progress=progress)
-    return current().by_first(lambda: _kept(path, samples, rewards, rules))
+    return current().by_first(lambda: _kept(path, samples, rewards, rules, unformatted))
 
 
-def _kept(path: Path, samples: list[Sample], rewards: Rewards, rules: Rules) -> list[Row]:
+def _kept(
+    path: Path, samples: list[Sample], rewards: Rewards, rules: Rules, unformatted: str
+) -> list[Row]:
     """Clean, count and write."""
     kept = clean(samples, rewards, rules)
     counts = _counts(samples)
     write_rows(path / "samples.jsonl", samples)
     if not kept:
         reasons = ", ".join(f"{n} {reason}" for reason, n in counts["filtered"].items())
+        advice = _formless(samples, rewards, unformatted) or _advice(counts["filtered"])
         raise UserError(
             f"none of {len(samples)} samples passed: {reasons}. All of them are in"
-            f" {path / 'samples.jsonl'}. {_advice(counts['filtered'])}"
+            f" {path / 'samples.jsonl'}. {advice}"
         )
     write_rows(path / "train.jsonl", kept)
     write_counts(path, counts)
@@ -236,11 +242,12 @@ def mixed(kept: Sequence[Row], other: Sequence[Row], share: float, seed: int = 0
     return rows
 
 
-def probe(rows: Sequence[Row], rewards: Rewards) -> str:
+def probe(rows: Sequence[Row], rewards: Rewards, others: Sequence[str] = ()) -> str:
     """Whether the first reward, the verifier, accepts the rows' own answers, twice alike; a notice
     if not always, else "".
 
-    One that reads other columns (unit tests, say) is only asked twice.
+    One that reads other columns (unit tests, say) is only asked twice. others: verifiers, of which
+    a mistake names those that accept every answer.
 
     Raises:
         UserError: it can read no row's answer, accepts none of them, or says one thing and then
@@ -264,22 +271,56 @@ def probe(rows: Sequence[Row], rewards: Rewards) -> str:
     if all(v is None for v in first):
         raise UserError(
             f"none of the first {len(rows)} rows has an answer that {name!r} can read ({example}):"
-            " check the column `answer`, or choose another verifier"
+            f" check the column `answer`, or choose another verifier{_fitting(samples, others)}"
         )
     accepted = sum((v or 0.0) >= 1.0 for v in first)
     if not accepted:
         raise UserError(
             f"{name!r} accepts none of the rows' own answers in <answer></answer> ({example}): no"
-            " policy could ever be right. Choose the verifier that fits the answers"
+            " policy could ever be right. Choose a verifier that fits the answers"
+            f"{_fitting(samples, others)}"
         )
     if accepted == len(rows):
         return ""
     return f"{name!r} accepts the own answer of only {accepted} of {len(rows)} rows"
 
 
+def _fitting(samples: Sequence[Sample], others: Sequence[str]) -> str:
+    """Those of `others` that accept every sample, or read other columns than `answer`."""
+    from logpi.rewards import rewards
+
+    def fits(word: str) -> bool:
+        judge = rewards(word)
+        needs = getattr(judge.parts[0].function, "needs", ())
+        if needs and "answer" not in needs:
+            return {*needs} <= {*samples[0]}
+        verdicts = [p.get(judge.names[0]) for p in _judged(samples, judge)]
+        return all((v or 0.0) >= 1.0 for v in verdicts)
+
+    known = [word for word in others if fits(word)]
+    return f": {', '.join(known)}" if known else ""
+
+
 def _gold(row: Row) -> str:
     answer = row.get("answer")
     return str(answer[0] if isinstance(answer, list) and answer else answer)
+
+
+def _formless(samples: Sequence[Sample], rewards: Rewards, unformatted: str) -> str:
+    """What to say where responses end, and next to none has the form that a reward asks for: then
+    neither more of them nor easier prompts help. Else ""."""
+    ended = [s for s in samples if s["stop"] != "length"]
+    if 2 * len(ended) < len(samples):
+        return ""
+    for part in rewards.parts:
+        tags = getattr(part.function, "tags", ())
+        well = sum((s["rewards"].get(part.name) or 0.0) > 0 for s in ended)
+        if tags and well <= RARE * len(ended):
+            return (
+                f"The model does not write the format, {' … '.join(tags)} ({well} of"
+                f" {len(ended)} whole responses): more samples do not help. {unformatted}"
+            )
+    return ""
 
 
 def _advice(filtered: Mapping[str, int]) -> str:

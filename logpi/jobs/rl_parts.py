@@ -220,12 +220,21 @@ def _taught(a: Any, method: Algorithm) -> Algorithm:
         return method
     if not objective.needs_reference:
         raise UserError(
-            f"{method.name} does not read a teacher with these settings: give it a penalty"
-            " (--beta above 0), or use --algorithm distill"
+            f"{method.name} does not read a teacher with these settings: {_to_be_taught(a, method)}"
         )
     if a.refresh_reference:
         raise UserError("a teacher stays as it is: leave --refresh-reference out")
     return replace(method, objective=objective.taught())
+
+
+def _to_be_taught(a: Any, method: Algorithm) -> str:
+    """What makes an algorithm without a penalty read a teacher. Some rows have no β to set, and
+    `distill` is what it is already."""
+    from logpi.algorithms import options as known
+
+    penalty = ["set --beta above 0"] if "beta" in {o.name for o in known(a.algorithm)} else []
+    distill = [] if method.objective.needs_teacher else ["use --algorithm distill"]
+    return ", or ".join(penalty + distill) or "give it a penalty above 0"
 
 
 def _check_ahead(a: Any) -> None:

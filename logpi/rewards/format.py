@@ -31,6 +31,8 @@ class ThinkAnswer:
     opened: bool = False
     name: str = "think_answer"
     needs: ClassVar[tuple[str, ...]] = ()
+    # what a response must hold, whatever it says
+    tags: ClassVar[tuple[str, ...]] = _TAGS
 
     def __call__(self, prompts, completions, completion_ids=None, **columns) -> list[float | None]:
         prefixes = columns.get("assistant_prefix") or [""] * len(prompts)

@@ -122,10 +122,7 @@ class RunView:
         """
         files = self._sample_files(kind)
         if not files:
-            raise RunError(
-                f"{self.path} has no samples yet: it keeps those of every update of a language"
-                " model"
-            )
+            raise RunError(f"{self.path} {self._elsewhere()}")
         step = max(files) if step is None else step
         if step not in files:
             raise RunError(
@@ -134,6 +131,15 @@ class RunView:
             )
         with reported(f"read {files[step]}"):
             return list(read_rows(files[step]))
+
+    def _elsewhere(self) -> str:
+        """Where responses are that no update of this run sampled."""
+        files = [self.path / name for name in ("responses.jsonl", "samples.jsonl")]
+        if here := [str(f) for f in files if f.is_file()]:
+            return f"has no updates with samples; its responses are in {here[0]}"
+        if stages := sorted(str(f.parent) for f in self.path.glob("*/samples")):
+            return f"has no samples of its own; runs in it that have some: {', '.join(stages)}"
+        return "has no samples yet: a run of `logpi rl` keeps those of every update"
 
     def _sample_files(self, kind: str) -> dict[int, Path]:
         pattern = re.compile(rf"{re.escape(kind)}-([0-9]+)\.jsonl")

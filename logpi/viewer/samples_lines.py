@@ -99,7 +99,7 @@ def responses(line: Mapping[str, Any]) -> list[dict[str, Any]]:
     texts = line.get("completions")
     if not isinstance(texts, list):
         return [dict(line)]
-    shared = {k: line[k] for k in ("prompt", "answer", "prefix") if k in line}
+    shared = {k: line[k] for k in ("prompt", "answer", "prefix", "read") if k in line}
     shared |= {"group": line.get("item"), "greedy": line.get("kind") == "greedy"}
     every = []
     for i, text in enumerate(texts):

@@ -109,3 +109,35 @@ def test_a_run_is_inspected(tmp_path, capsys, name):
         and "steps 1 … 1" in capsys.readouterr().err
     )
     assert main(["inspect", str(tmp_path)]) == 2 and "no run" in capsys.readouterr().err
+
+
+def test_an_evaluation_is_shown_response_by_response(tmp_path, capsys):
+    with Run.create(tmp_path / "run", "eval", {"model": "none"}) as run:
+        item = {"item": 0, "prompt": "1+1=", "read": "tools: plus. 1+1=", "answer": "2"}
+        judged = {"completions": ["2", "3"], "right": [True, False], "totals": [1.0, None]}
+        rest = {"rewards": [{"exact": 1.0}, {"exact": 0.0}], "stop": ["eos"] * 2, "tokens": [1, 1]}
+        line = json.dumps({"kind": "sampled"} | item | judged | rest)
+        (run.path / "responses.jsonl").write_text(line + "\n")
+    path = str(run.path)
+    assert main(["inspect", path]) == 0
+    out = capsys.readouterr().out
+    assert f"{path}   evaluation   row 0 of 2" in out
+    assert "reward 1   exact 1   stop eos   tokens 1   answer 2   sampled" in out
+    assert "tools: plus. 1+1=\n── turn 1   1 tokens\n2" in out
+    assert main(["inspect", path, "--row", "1"]) == 0
+    assert "reward none" in capsys.readouterr().out
+    assert main(["inspect", path, "--row", "2"]) == 2
+    assert "evaluation has 2 rows: --row 0 … 1" in capsys.readouterr().err
+    assert main(["inspect", path, "--step", "1"]) == 2
+    assert "leave --step out" in capsys.readouterr().err
+
+
+def test_a_run_without_samples_says_where_there_are_some(tmp_path, capsys):
+    with Run.create(tmp_path / "r1", "r1", {}) as chain, Run.create(chain.path / "zero", "rl", {}):
+        pass
+    (chain.path / "zero" / "samples").mkdir(exist_ok=True)
+    assert main(["inspect", str(chain.path)]) == 2
+    assert f"runs in it that have some: {chain.path}/zero" in capsys.readouterr().err
+    (chain.path / "samples.jsonl").write_text("")
+    assert main(["inspect", str(chain.path)]) == 2
+    assert f"its responses are in {chain.path}/samples.jsonl" in capsys.readouterr().err

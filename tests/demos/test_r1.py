@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from logpi.cli import main
-from logpi.demos import r1_arguments, r1_data, r1_diagnosis, r1_report
+from logpi.demos import r1_arguments, r1_data, r1_diagnosis, r1_harvest, r1_report
 from logpi.envs.data import RowsTask
 from logpi.errors import Stopped
 from logpi.jobs import sft
@@ -315,6 +315,9 @@ def test_a_stage_can_be_run_anew_with_other_settings(whole, tmp_path, capsys):
     capsys.readouterr()
     assert main(["r1", "--resume", str(out), "--from", "final", "--set", "zero.lr=1"]) == 2
     assert "zero comes before final and is not run again; --from zero is" in capsys.readouterr().err
+    for words_ in (["--set", "sft.lr=1", "zero.lr=1"], ["--set=zero.lr=1"]):
+        assert main(["r1", "--resume", str(out), *words_]) == 2
+        assert "needs a stage to be run again with it: --from zero" in capsys.readouterr().err
     assert main(["r1", "--resume", str(out), "--from", "final", "--set", "final.lrr=1"]) == 2
     assert "no option 'lrr'; did you mean lr?" in capsys.readouterr().err
     assert not (out / "before-2").exists()
@@ -432,12 +435,17 @@ def test_an_interrupted_stage_ends_the_call_and_says_how_to_go_on(tmp_path, monk
 
 
 def test_stages_can_be_skipped_and_a_missing_input_is_said(home, tmp_path, capsys):
-    skip = ["zero", "cold-data", "reward-model"]
-    assert main(words(home, tmp_path / "a", "--skip", *skip)) == 2
-    assert (
-        "stage cold-start learns from" in (said := capsys.readouterr().err)
-        and "--skip cold-data cold-start" in said
-    )
+    for skip, late, remedy in (
+        (["zero", "cold-data"], "cold-start", ", or give it rows of your own (--cold-start FILE)"),
+        (["rejection"], "sft", ""),
+    ):
+        assert main(words(home, tmp_path / "a", "--skip", *skip)) == 2
+        said = capsys.readouterr().err.strip()
+        assert said.endswith(
+            f"stage {late} learns from what {skip[-1]} makes, which is skipped: leave both out"
+            f" (--skip {' '.join([*skip, late])}){remedy}"
+        )
+        assert not (tmp_path / "a").exists()
     out = tmp_path / "b"
     assert (
         main(
@@ -456,6 +464,9 @@ def test_stages_can_be_skipped_and_a_missing_input_is_said(home, tmp_path, capsy
         )
         == 0
     )
+    said = capsys.readouterr().err
+    assert "== base (1 of 9): measured as it is" in said
+    assert "== final (9 of 9): left out, by --skip" in said
     assert {p.name for p in out.iterdir() if p.is_dir()} >= {"reasoning"} and not (
         out / "zero"
     ).exists()
@@ -476,6 +487,17 @@ def test_zero_passed_samples_say_what_to_try_and_keep_everything(home, tmp_path,
     )
 
 
+def test_what_helps_a_model_that_does_not_write_the_format(tmp_path):
+    a = r1_arguments.R1(settings="small")
+    assert r1_harvest._to_the_format(a, tmp_path).endswith("(--prompt-template r1-zero)")
+    (tmp_path / "cold-start" / "model").mkdir(parents=True)
+    (tmp_path / "cold-start" / "model" / "config.json").write_text("{}")
+    longer = r1_harvest._to_the_format(a, tmp_path)
+    assert longer.endswith("--from cold-start --set cold-start.epochs=12")
+    own = r1_arguments.R1(settings="small", set=("cold-start.steps=30",))
+    assert r1_harvest._to_the_format(own, tmp_path).endswith("--set cold-start.steps=60")
+
+
 def test_mistakes_are_said_before_any_work(home, tmp_path, capsys):
     def refused(*more: str) -> str:
         with pytest.raises(SystemExit):
@@ -486,6 +508,13 @@ def test_mistakes_are_said_before_any_work(home, tmp_path, capsys):
     assert "accepts none of the rows' own answers" in refused("--accuracy", "boxed")
     assert "has answers: such rows belong to --task" in refused("--general", str(home / "answered"))
     assert "no column 'chosen'" in refused("--pairs", str(home / "general"))
+    assert "give --general FILE too, or leave --pairs out" in refused("--general", "")
+    exact = refused("--accuracy", "exact")
+    assert exact.endswith("Choose a verifier that fits the answers: math, number, tag_answer\n")
+    small_policy("0123456789+=", width=16, layers=1).save(tmp_path / "digits")
+    digits = refused("--model", str(tmp_path / "digits"))
+    assert "digits cannot write <think>, which R1's format asks for" in digits
+    assert "Choose a model whose vocabulary has these characters" in digits
     write_rows(tmp_path / "bare" / "train.jsonl", [{"prompt": "say 1", "answer": "many"}] * 4)
     assert "has an answer that 'number' can read" in refused(
         "--accuracy", "number", "--task", str(tmp_path / "bare")

@@ -177,7 +177,16 @@ def test_a_student_comes_nearer_to_its_teacher(home: Path, tmp_path: Path, estim
     ("options", "line"),
     [
         ({"algorithm": "distill"}, "give teacher=MODEL"),
-        ({"algorithm": "grpo", "beta": 0.0, "teacher": "teacher"}, "use algorithm distill"),
+        (
+            {"algorithm": "grpo", "beta": 0.0, "teacher": "teacher"},
+            "settings: set beta above 0, or use algorithm distill$",
+        ),
+        # DAPO has no penalty to set
+        ({"algorithm": "dapo", "teacher": "teacher"}, "settings: use algorithm distill$"),
+        (
+            {"algorithm": "distill", "beta": 0.0, "teacher": "teacher"},
+            "settings: set beta above 0$",
+        ),
         ({"algorithm": "distill", "teacher": "stranger"}, "another tokenizer"),
         (
             {"algorithm": "distill", "teacher": "teacher", "refresh_reference": 5},

@@ -22,7 +22,15 @@ from logpi.jobs.rejection import (
     records,
     write_rows,
 )
-from logpi.rewards import LanguageConsistency, Number, Rewards, TagAnswer, ThinkAnswer, Weighted
+from logpi.rewards import (
+    LanguageConsistency,
+    Number,
+    Rewards,
+    TagAnswer,
+    ThinkAnswer,
+    Weighted,
+    rewards,
+)
 from logpi.rollouts.responses import Responses
 from logpi.rollouts.turns import Transcript, Turn
 
@@ -148,6 +156,22 @@ def test_nothing_passed_keeps_everything_and_says_what_to_try(tmp_path):
     )
 
 
+@pytest.mark.parametrize(
+    ("texts", "stops", "advice"),
+    [
+        (["2", "so 2"], None, r"\(0 of 2 whole responses\): more samples do not help. Ask for it"),
+        # one has it, and is wrong
+        (["2", form("so", 3)], None, "try more --samples"),
+        # who is cut off could not finish the format
+        (["2", "so", "so"], ["eos", "length", "length"], "Try a larger --max-completion-length"),
+    ],
+)
+def test_a_model_without_the_format_is_not_asked_for_more_samples(tmp_path, texts, stops, advice):
+    row = {"prompt": "1+1=", "answer": "2"}
+    with pytest.raises(UserError, match=advice):
+        harvest(tmp_path, lambda rows, _: records(answers(row, texts, stops)), [row], JUDGES, RULES)
+
+
 class Moody:
     """Right the first time it is asked, wrong the next."""
 
@@ -193,6 +217,14 @@ def test_the_probe():
         UserError, match="none of the first 2 rows has an answer that 'tag_answer' can read"
     ):
         probe([{"prompt": "?"}] * 2, JUDGES)
+
+
+def test_the_probe_names_verifiers_that_fit():
+    others = ("exact", "number", "tag_answer", "countdown")
+    with pytest.raises(UserError, match="fits the answers: number, tag_answer$"):
+        probe([{"prompt": "?", "answer": "1"}], rewards("exact"), others)
+    with pytest.raises(UserError, match="or choose another verifier: countdown$"):
+        probe([{"prompt": "?", "numbers": [1, 2], "target": 3}], rewards("exact"), others)
 
 
 def test_rows_survive_odd_characters(tmp_path):

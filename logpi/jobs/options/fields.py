@@ -296,7 +296,9 @@ class OptionField:
             notes.append("one of: " + ", ".join(str(a) for a in allowed if a != ""))
         if self.required and not self.positional:
             notes.append("must be given")
-        if not self.required and self.default not in (None, "", (), {}):
+        # where no value stands for one that the job finds, the help says which
+        found = "default:" in self.help
+        if not self.required and not found and self.default not in (None, "", (), {}):
             notes.append(f"default: {_spelt(self.default)}")
         return f"{self.help} ({'; '.join(notes)})".strip() if notes else self.help
 

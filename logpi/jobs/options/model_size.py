@@ -94,12 +94,13 @@ def parameters(model: nn.Module) -> int:
 def said(command: str, name: str) -> str:
     """An option's defaults as words of its help.
 
-    >>> said("sft", "lr")
-    'by the model: 0.001 below 10 M parameters, 0.0001 below 300 M, else 2e-05'
+    >>> said("rl", "prompts")
+    'by the model: 32 below 10 M parameters, 8 below 300 M, else 32'
     """
     first, second, last = (f"{x:g}" for x in SETTINGS[command][name])
     few, many = (f"{x / 1e6:g} M" for x in BOUNDS)
-    return f"by the model: {first} below {few} parameters, {second} below {many}, else {last}"
+    lora = f"; with --lora {LORA:g} times that, at most {LARGEST_LORA:g}" if name == "lr" else ""
+    return f"by the model: {first} below {few} parameters, {second} below {many}, else {last}{lora}"
 
 
 def _count(parameters: int) -> str:

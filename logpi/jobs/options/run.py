@@ -63,7 +63,9 @@ class RunArguments:
         None, help="begin anew with this run's arguments (`logpi repeat`)", saved=False
     )
     trust: bool = option(
-        False, help="with these three: run the code that a stranger's run names", saved=False
+        False,
+        help="with --config, --resume, --repeat: run the code that a stranger's run names",
+        saved=False,
     )
 
 

@@ -99,5 +99,5 @@ def test_a_refused_job_says_only_why(capsys: pytest.CaptureFixture[str]) -> None
 def test_help_says_every_size() -> None:
     assert (
         said("rl", "lr") == "by the model: 0.0003 below 10 M parameters, 5e-06 below 300 M,"
-        " else 1e-06"
+        " else 1e-06; with --lora 10 times that, at most 0.001"
     )

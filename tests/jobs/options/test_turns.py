@@ -172,3 +172,5 @@ def test_rl_and_eval_take_functions_and_words(tmp_path, monkeypatch):
     assert evaluate.main(words.split()) == 0
     record = json.loads((tmp_path / "eval" / "responses.jsonl").read_text().splitlines()[0])
     assert "conversations" in record
+    # what the model was given, and not the bare prompt alone
+    assert record["prompt"] in record["read"] and record["read"] != record["prompt"]
