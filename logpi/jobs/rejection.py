@@ -109,7 +109,10 @@ def _kept(
     write_rows(path / "samples.jsonl", samples)
     if not kept:
         reasons = ", ".join(f"{n} {reason}" for reason, n in counts["filtered"].items())
-        advice = _formless(samples, rewards, unformatted) or _advice(counts["filtered"])
+        formless = _formless(samples, rewards, unformatted)
+        # who is cut off could not finish the format: both are said
+        other = "truncated" in list(counts["filtered"])[:1] or not formless
+        advice = ". ".join([_advice(counts["filtered"])] * other + [formless] * bool(formless))
         raise UserError(
             f"none of {len(samples)} samples passed: {reasons}. All of them are in"
             f" {path / 'samples.jsonl'}. {advice}"
@@ -307,15 +310,13 @@ def _gold(row: Row) -> str:
 
 
 def _formless(samples: Sequence[Sample], rewards: Rewards, unformatted: str) -> str:
-    """What to say where responses end, and next to none has the form that a reward asks for: then
+    """What to say where next to no response that ended has the form that a reward asks for: then
     neither more of them nor easier prompts help. Else ""."""
     ended = [s for s in samples if s["stop"] != "length"]
-    if 2 * len(ended) < len(samples):
-        return ""
     for part in rewards.parts:
         tags = getattr(part.function, "tags", ())
         well = sum((s["rewards"].get(part.name) or 0.0) > 0 for s in ended)
-        if tags and well <= RARE * len(ended):
+        if tags and ended and well <= RARE * len(ended):
             return (
                 f"The model does not write the format, {' … '.join(tags)} ({well} of"
                 f" {len(ended)} whole responses): more samples do not help. {unformatted}"

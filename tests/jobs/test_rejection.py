@@ -162,8 +162,12 @@ def test_nothing_passed_keeps_everything_and_says_what_to_try(tmp_path):
         (["2", "so 2"], None, r"\(0 of 2 whole responses\): more samples do not help. Ask for it"),
         # one has it, and is wrong
         (["2", form("so", 3)], None, "try more --samples"),
-        # who is cut off could not finish the format
-        (["2", "so", "so"], ["eos", "length", "length"], "Try a larger --max-completion-length"),
+        (["so", "so"], ["length"] * 2, "larger --max-completion-length, .* stage before$"),
+        (
+            ["2", "so", "so"],
+            ["eos", "length", "length"],
+            r"Try a larger --max-completion-length.* \(0 of 1 whole responses\)",
+        ),
     ],
 )
 def test_a_model_without_the_format_is_not_asked_for_more_samples(tmp_path, texts, stops, advice):
