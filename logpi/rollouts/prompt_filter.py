@@ -3,7 +3,8 @@ no room for a response in its context.
 
     check    all items of a file, before any work; an error names the place of a refused item
     fits     one prompt, while prompts are drawn
-    ids      its tokens; with "cut" an overlong prompt loses its beginning, except the BOS
+    ids      its tokens; with "cut" an overlong prompt loses its beginning, except the BOS, but
+             never the announcement of tools
 
 A template refuses a conversation for its roles and never for its words, so `check` renders one item
 of each shape. A text has no more tokens than bytes, so `check` tokenises only items that could be
@@ -18,6 +19,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from logpi.calls.messages import texts
 from logpi.errors import UserError, row_place
 from logpi.rollouts.chat_rows import shape
 from logpi.rollouts.unread import tell_unread
@@ -56,7 +58,8 @@ class PromptFilter:
         place.
 
         Raises:
-            UserError: the template refuses the prompt or has no place for its tools.
+            UserError: the template refuses the prompt or has no place for its tools; "cut" would
+                cut the announcement of tools, or leaves nothing of the row.
         """
         try:
             ids = self._uncut(row)
@@ -64,6 +67,12 @@ class PromptFilter:
             raise UserError(f"{row_place(row, 'a row')}: {error}") from None
         if self.overlong != "cut" or len(ids) <= self.room:
             return ids
+        if self._announces(row) or len(ids) - self._own(row) >= self.room:
+            raise UserError(
+                f"{self._named(row, 'a row')}, and --overlong-prompts cut would cut what stands in"
+                " front of the row, not the row: shorten that, or choose a model with a longer"
+                " context"
+            )
         first = ids[:1] if ids[0] == self.policy.tokenizer.bos_token_id else []
         return [*first, *ids[len(ids) - self.room + len(first) :]]
 
@@ -101,22 +110,50 @@ class PromptFilter:
     def _without(self, rows: list[Row], long: list[int], what: str) -> list[Row]:
         if not long:
             return rows
-        named = (
-            f"{row_place(rows[long[0]], f'row {long[0]}')}: its prompt is longer than the model's"
-            f" context of {self.room + 1} tokens"
-        )
+        first = rows[long[0]]
+        named, fits = self._named(first, f"row {long[0]}"), self._own(first) <= self.room
         if self.overlong == "refuse":
-            raise UserError(
-                f"{named} (--overlong-prompts drop leaves such rows out, cut shortens them)"
-            )
+            cut = "" if fits else ", cut shortens them"
+            raise UserError(f"{named} (--overlong-prompts drop leaves such rows out{cut})")
         if len(long) == len(rows):
+            remedy = "that" if fits else "them (--overlong-prompts cut)"
             raise UserError(
-                f"{named}, and so are all {len(rows)} {what}: shorten them (--overlong-prompts"
-                " cut), or choose another model"
+                f"{named}, and so are all {len(rows)} {what}: shorten {remedy}, or choose another"
+                " model"
             )
         print(f"{len(long)} of {len(rows)} {what} dropped: {named}", file=sys.stderr)
         dropped = set(long)
         return [r for i, r in enumerate(rows) if i not in dropped]
+
+    def _named(self, row: Row, otherwise: str) -> str:
+        """The place of an overlong row; and what else is long, where the row alone would fit.
+
+        line 5: its prompt is longer than the model's context of 256 tokens: 5 of its 312 are the
+        row's own, the others are of the announcement of the tools
+        """
+        named = (
+            f"{row_place(row, otherwise)}: its prompt is longer than the model's context of"
+            f" {self.room + 1} tokens"
+        )
+        own = self._own(row)
+        if own > self.room:
+            return named
+        parts = {
+            "the announcement of the tools": self._announces(row),
+            "the prompt template (--prompt-template)": self.chat.around,
+            "the system message (--system)": self.chat.system,
+        }
+        others = [name for name, there in parts.items() if there] or ["the chat template"]
+        whole = len(self._uncut(row))
+        return f"{named}: {own} of its {whole} are the row's own, the others {', '.join(others)}"
+
+    def _own(self, row: Row) -> int:
+        """Tokens of the prompt without what is put around it."""
+        return len(self.policy.template.continuation("".join(texts(row["prompt"]))))
+
+    def _announces(self, row: Row) -> bool:
+        """Whether the prompt tells of tools: the environment's, or the row's own."""
+        return self.conversations is not None or bool(row.get("template_tools"))
 
 
 def _size(row: Row) -> int:

@@ -61,6 +61,45 @@ def test_they_are_refused_or_cut_when_asked(tmp_path):
         PromptFilter(p, Chat()).check(rows[1:2], "prompts")
 
 
+def test_what_stands_around_a_row_is_named_where_the_row_would_fit(tmp_path):
+    """The row has 3 tokens and the template "Q: " + 70 x, one token a character."""
+    rows, p = written(tmp_path, ROWS[:1]), policy(None)
+    around = Chat(around="Q: {prompt}" + "x" * 70)
+    told = (
+        r"line 1: its prompt is longer than the model's context of 64 tokens: 3 of its 76 are the"
+        r" row's own, the others the prompt template \(--prompt-template\)"
+    )
+    with pytest.raises(UserError, match=told + ", and so are all 1 prompts: shorten that, or"):
+        PromptFilter(p, around).check(rows, "prompts")
+    with pytest.raises(
+        UserError, match=told + r" \(--overlong-prompts drop leaves such rows out\)"
+    ):
+        PromptFilter(p, around, overlong="refuse").check(rows, "prompts")
+    with pytest.raises(
+        UserError, match=told + ", and --overlong-prompts cut would cut what stands"
+    ):
+        PromptFilter(p, around, overlong="cut").check(rows, "prompts")
+    with pytest.raises(UserError, match=r"3 of its 73 .* the system message \(--system\)"):
+        PromptFilter(p, Chat(system="y" * 70)).check(rows, "prompts")
+
+
+def test_the_announcement_of_tools_is_never_cut(tmp_path):
+    """A row of 40 tokens, which would fit without its tools."""
+    p = policy("{{ tools | tojson if tools else '' }}{{ messages[0].content }}")
+    rows = [
+        {
+            "prompt": [{"role": "user", "content": "z" * 40}],
+            "template_tools": [{"name": "b", "parameters": {}}],
+        }
+    ]
+    cut = PromptFilter(p, Chat(), overlong="cut")
+    with pytest.raises(
+        UserError, match="40 of its 1[0-9][0-9] .*the announcement of the tools, and --o"
+    ):
+        cut.check(rows, "prompts")
+    assert cut.check([{"prompt": rows[0]["prompt"]}], "prompts")
+
+
 def test_a_prompt_exactly_as_long_as_the_context_leaves_no_room():
     p = policy(None)
     # One token a character.
