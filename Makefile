@@ -4,6 +4,8 @@ PY := .venv/bin/python
 # machine, so benchmarks leave it to the caller. `logpi` itself chooses by the load.
 test test-all check: export OMP_WAIT_POLICY ?= PASSIVE
 export TOKENIZERS_PARALLELISM ?= false
+# Processes that run tests. A file's tests stay together: they share what is slow to make.
+WORKERS ?= -n 2 --dist loadfile
 
 .PHONY: help setup demo test test-all lint docs check test-lowest test-newest docs-serve notebooks dist bench bench-full gpu-check clean
 
@@ -37,10 +39,10 @@ demo: setup
 	.venv/bin/logpi demo $(ARGS)
 
 test: setup
-	$(PY) -m pytest $(ARGS)
+	$(PY) -m pytest $(WORKERS) $(ARGS)
 
 test-all: setup
-	$(PY) -m pytest -m "slow or not slow" $(ARGS)
+	$(PY) -m pytest -m "slow or not slow" $(WORKERS) $(ARGS)
 
 lint: setup
 	.venv/bin/ruff check .

@@ -1,5 +1,6 @@
-"""What every test starts from: two threads (or OMP_NUM_THREADS), a fixed seed, float32. `double`
-switches a test to float64 where exactness matters."""
+"""What every test starts from: two threads (one where several processes run tests; or
+OMP_NUM_THREADS), a fixed seed, float32. `double` switches a test to float64 where exactness
+matters."""
 
 from __future__ import annotations
 
@@ -9,7 +10,7 @@ os.environ.setdefault(
     "OMP_WAIT_POLICY", "PASSIVE"
 )  # spinning threads starve a busy machine; read when torch is imported
 # child processes too: what `logpi` chooses by the load would not be the same twice
-os.environ.setdefault("OMP_NUM_THREADS", "2")
+os.environ.setdefault("OMP_NUM_THREADS", "1" if "PYTEST_XDIST_WORKER" in os.environ else "2")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 if (
     "LOGPI_DEVICE" not in os.environ

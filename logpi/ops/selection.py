@@ -121,8 +121,8 @@ class MixedOutcomes(DropUniform):
     (DAPO's dynamic sampling, arXiv:2503.14476, eq. 11).
 
     Attributes:
-        max_rounds: how many times the batch's number of prompts may be sampled; then an error says
-            why the batch is not full.
+        max_rounds: how many times the batch's number of prompts may be sampled; then the batch has
+            the groups that were found, and if there is none an error says why.
     """
 
     max_rounds: int = 10

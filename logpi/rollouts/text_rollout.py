@@ -7,6 +7,7 @@ are judged and laid out (`responses.py`), what they are worth (`logpi.rewards`).
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
 
 # most draws of prompts for one batch
 TRIES = 1_000
+notices = logging.getLogger("logpi")
 
 
 class TextRollout:
@@ -100,14 +102,17 @@ class TextRollout:
         self.conversations, self.mask_observations = conversations, mask_observations
         self.generator = torch.Generator().manual_seed(seed)
         self.groups = self.steps = 0
+        # that a batch was not full
+        self.told = False
         # further numbers of each batch
         self.numbers: Callable[[], Mapping[str, float]] = dict
 
     def __call__(self) -> Collected:
-        """A batch of `prompts` groups (fewer if groups are dropped and not refilled).
+        """A batch of `prompts` groups (fewer if groups are dropped, and refilling does not find
+        enough others).
 
         Raises:
-            UserError: refilling found too few groups whose rewards differ, or no verdict at all.
+            UserError: refilling found no group whose rewards differ, or there is no verdict at all.
             SamplerLost: nobody samples any more; the rollout is then as it was before the call.
         """
         before = self.state_dict()
@@ -201,20 +206,27 @@ class TextRollout:
     def _check_outcome(
         self, kept: list[list[Trajectory]], responses: list[Responses], rounds: int
     ) -> None:
-        """Raises UserError if there is no verdict at all, or too few groups to learn from."""
+        """Says once that a batch is not full. Raises UserError if there is no verdict at all, or
+        nothing to learn from where groups are refilled."""
         scores = [s for r in responses for s in r.scores]
         if all(s.total is None for s in scores):
             errors = (e for s in scores for e in s.errors.values())
             reason = next(errors, "no reward applies to any row")
             raise UserError(f"not one of {len(scores)} completions got a verdict: {reason}")
-        if self.keep.refill and len(kept) < self.size:
-            mean = fmean(s.total for s in scores if s.total is not None)
-            raise UserError(
-                f"only {len(kept)} of {self.size} groups with differing rewards in {rounds} rounds"
-                f" ({len(responses)} prompts, mean reward {mean:.3g}): the task is too easy or too"
-                " hard for this policy, or a group too small. Raise num_generations, choose"
-                " another task, or keep all groups (--groups keep)"
-            )
+        if not self.keep.refill or len(kept) == self.size:
+            return
+        mean = fmean(s.total for s in scores if s.total is not None)
+        said = (
+            f"only {len(kept)} of {self.size} groups with differing rewards in {rounds} rounds"
+            f" ({len(responses)} prompts, mean reward {mean:.3g}): the task is too easy or too"
+            " hard for this policy, or a group too small. Raise num_generations, choose another"
+            " task, or keep all groups (--groups keep)"
+        )
+        if not kept:
+            raise UserError(said)
+        if not self.told:
+            self.told = True
+            notices.warning(f"{said}. The update has what there is (groups/kept)")
 
     def state_dict(self) -> dict[str, Any]:
         return {

@@ -173,6 +173,24 @@ def test_dynamic_sampling_gives_up_clearly(policy):
         rollout(policy, same, algorithm=twice)()
 
 
+def test_a_batch_that_cannot_be_filled_has_what_was_found(policy, caplog):
+    """A policy that is nearly always right: one prompt alone tells answers apart."""
+    first: list[str] = []
+
+    def one(prompts, completions, **_):
+        first[:] = first or prompts[:1]
+        return [float(p == first[0] and i % 2) for i, p in enumerate(prompts)]
+
+    twice = logpi.algorithm("dapo", keep=MixedOutcomes(max_rounds=2))
+    source = rollout(policy, rewards(one), algorithm=twice)
+    found = source()
+    assert found.metrics["groups/kept"] == 1 and found.metrics["groups/sampled"] == 6
+    assert found.batch.reward.sum(1).tolist() == [0.0, 1.0, 0.0, 1.0]
+    first.clear()
+    assert source().metrics["groups/kept"] == 1
+    assert caplog.text.count("only 1 of 3 groups with differing rewards in 2 rounds") == 1
+
+
 def test_dropping_every_group_makes_no_update(policy):
     same = rewards(lambda prompts, completions, **_: [0.0] * len(completions))
     made = logpi.algorithm("grpo", beta=0, keep=DropUniform())
