@@ -18,12 +18,15 @@ if (
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 import random
+import signal
 from collections.abc import Iterator
 
 import pytest
 import torch
 
 torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+# a shell's background job ignores Ctrl-C, and so would what the tests interrupt
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)
