@@ -262,6 +262,6 @@ def test_a_server_that_is_down_later_costs_demonstrations_and_not_the_run(
 
 def test_sft_wants_a_completion_of_every_row():
     policy = CausalLM(tiny_model(), tiny_tokenizer())
-    with pytest.raises(UserError, match="row . has no completion to learn from"):
+    with pytest.raises(UserError, match="row .: no completion to learn from"):
         Demonstrations(policy, qa(), rows=1)
     Demonstrations(policy, qa(grounded=True), rows=1)
