@@ -47,8 +47,8 @@ from logpi.runs.words import parse_call
 _PROMPTS = ("prompt", "question", "problem")
 _ANSWERS = ("answer", "solution", "ground_truth")
 _GSM8K_NOTE = re.compile(r"<<[^<>\n]*>>")
-# 1,234, but neither 3,5 nor 1,2,345
 _NAMED = re.compile(r"(rows\(.*?\)):(.+)", re.DOTALL)
+# 1,234, but neither 3,5 nor 1,2,345
 _THOUSANDS = re.compile(r"(?<![0-9,.])[1-9][0-9]{0,2}(?:,[0-9]{3})+(?!,?[0-9])")
 
 
@@ -267,7 +267,8 @@ class RowsTask:
 
     @property
     def name(self) -> str:
-        return Path(self.source).name.partition(".")[0] if isinstance(self.source, str) else "rows"
+        file = named_columns(self.source)[0]
+        return Path(file).name.partition(".")[0] if isinstance(file, str) else "rows"
 
     @property
     def reward(self) -> Rewards:
@@ -288,7 +289,7 @@ class RowsTask:
     @property
     def _is_split(self) -> bool:
         """Whether train and test rows come from different places."""
-        return self.test_path is not None or not is_single(self.source)
+        return self.test_path is not None or not is_single(named_columns(self.source)[0])
 
     @cached_property
     def _all(self) -> list[Row]:

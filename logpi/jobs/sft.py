@@ -98,7 +98,6 @@ class SFT(Job, FineTuningArguments):
         from logpi.algorithms import algorithm
         from logpi.learner import Learner
         from logpi.rollouts.demonstrations import Demonstrations
-        from logpi.rollouts.unread import tell_unread
 
         policy.chunk = CHUNK if policy.device.type == "cpu" else policy.chunk
         saver = self.adapt(policy)
@@ -108,7 +107,6 @@ class SFT(Job, FineTuningArguments):
             "seed": self.seed,
             "learn": self.loss,
         }
-        tell_unread(policy, task.rows("train"), "rows")
         rollout = Demonstrations(policy, task, rows=self.rows, **shape)
         evaluate = None
         if self.eval_items:

@@ -32,6 +32,7 @@ from logpi.rollouts.chat_rows import (
 )
 from logpi.rollouts.collate import collate
 from logpi.rollouts.prompt_sources import TaskPrompts
+from logpi.rollouts.unread import tell_unread
 from logpi.types import Collected, Trajectory
 
 if TYPE_CHECKING:
@@ -96,6 +97,7 @@ class Demonstrations:
     def _check(self, rows: Sequence[Row]) -> None:
         """Find mistakes in the data before any work: in every item of a file, in the first of
         generated items. One item of each shape goes through the chat template."""
+        tell_unread(self.policy, rows, "rows", "messages", "completion")
         shapes: set[Hashable] = set()
         for i, row in enumerate([rows[0]] if isinstance(rows, GeneratedRows) else rows):
             if not (row.get("completion") or row.get("messages")):

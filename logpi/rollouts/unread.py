@@ -8,7 +8,7 @@ out: what is too long (`prompt_filter.py`), rewards' columns, which no model rea
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from logpi.calls.messages import texts
@@ -18,14 +18,17 @@ if TYPE_CHECKING:
     from logpi.envs.task import Row
     from logpi.policies.chat_template import Reader
 
-COLUMNS = ("prompt", "messages", "completion", "chosen", "rejected")
 # generated rows that are looked at
 FIRST = 8
 
 
-def tell_unread(reader: Reader, rows: Sequence[Row], what: str) -> None:
+def tell_unread(reader: Reader, rows: Sequence[Row], what: str, *responses: str) -> None:
     """Prints how many rows of a file have characters that the vocabulary lacks, and the first one's
     place. Of generated rows it looks at a few.
+
+    Args:
+        what: the rows are, in messages. responses: the columns that the model reads besides the
+            prompt.
 
     Raises:
         UserError: every row has some.
@@ -33,7 +36,8 @@ def tell_unread(reader: Reader, rows: Sequence[Row], what: str) -> None:
     if reader.template.reads_all or not len(rows):
         return
     tried = rows if isinstance(rows, list) else [rows[i] for i in range(min(FIRST, len(rows)))]
-    lacks = ((i, reader.template.lack("".join(words(row)))) for i, row in enumerate(tried))
+    read = [[row.get(column) for column in ("prompt", *responses)] for row in tried]
+    lacks = ((i, reader.template.lack("".join(texts(words)))) for i, words in enumerate(read))
     lost = [(i, lack) for i, lack in lacks if lack]
     if not lost:
         return
@@ -45,9 +49,3 @@ def tell_unread(reader: Reader, rows: Sequence[Row], what: str) -> None:
             " model, or rows in its characters"
         )
     print(f"{len(lost)} of {len(tried)} {what} are not read whole: {named}", file=sys.stderr)
-
-
-def words(row: Row) -> Iterator[str]:
-    """The texts that a model reads of a row: of its prompt, its messages and its responses."""
-    for column in COLUMNS:
-        yield from texts(row.get(column))

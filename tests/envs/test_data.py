@@ -299,10 +299,21 @@ def test_a_file_with_names_of_its_own(tmp_path, monkeypatch) -> None:
     [row] = load_rows(f"rows(prompt=query, answer=gold):{path}", need=("prompt", "answer"))
     assert (row["prompt"], row["answer"], row["level"]) == ("1+1=", "2", "3")
     assert task(f"rows(prompt=query):{path}", test_share=0.001).rows()[0]["prompt"] == "1+1="
+    # a directory's test rows stay test rows
+    for split, query in (("train", "1+1="), ("test", "2+2=")):
+        (tmp_path / f"{split}.csv").write_text(f"query,gold\n{query},4\n")
+    both = task(f"rows(prompt=query, answer=gold):{tmp_path}")
+    assert [both.rows(s)[0]["prompt"] for s in ("train", "test")] == ["1+1=", "2+2="]
+    assert both.name == tmp_path.name
+    # our own columns win over those of the word
+    again = task(f"rows(prompt=query):{tmp_path}", columns={"answer": "gold"})
+    assert again.rows("test") == both.rows("test")
+    (tmp_path / "addition").touch()
     (tmp_path / "Makefile").touch()
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match="cannot tell its format; name it with one of .jsonl"):
         task("Makefile").rows()
+    assert task("addition").name == "addition" and len(task("addition").rows()) > 2
     with pytest.raises(ValueError, match=r"say 'rows\(prompt=NAME\):FILE'"):
         load_rows(str(path), need=("prompt",))
     with pytest.raises(ValueError, match="no column 'quest' \\(for 'prompt'\\); found: query"):

@@ -33,16 +33,19 @@ def digits(**shape) -> CausalLM:
 
 def test_the_first_place_and_the_count(tmp_path, capsys) -> None:
     rows = written(tmp_path / "rows.jsonl", ROWS)
-    tell_unread(digits(), rows, "rows")
+    tell_unread(digits(), rows, "rows", "completion")
     said = capsys.readouterr().err
     assert said.startswith("2 of 3 rows are not read whole: ") and said.count("\n") == 1
     assert "rows.jsonl, line 2: the model's vocabulary lacks 'é': it reads <unk> instead" in said
     with pytest.raises(UserError, match=r"line 2: .*lacks 'é'.*with all 2 rows .*another model"):
-        tell_unread(digits(), rows[1:], "rows")
+        tell_unread(digits(), rows[1:], "rows", "completion")
     tell_unread(digits(), rows[:1], "rows")
     tell_unread(digits(), [], "rows")
     tell_unread(CausalLM(*family("qwen2.5")), rows, "rows")
     assert capsys.readouterr().err == ""
+    # reinforcement learning reads no demonstrations
+    tell_unread(digits(), rows[1:], "rows")
+    assert capsys.readouterr().err.startswith("1 of 2 rows are not read whole: ")
 
 
 @pytest.mark.parametrize(

@@ -116,13 +116,10 @@ def task(source: Any, **options: Any) -> Task:
         return build("task", form, READERS[form], [reader[3], *args], inline | options)
     if is_user_code(source):
         return _from_object(source, from_user_code(source), options)
-    file, columns = named_columns(source)
-    if columns:
-        return build("task", source, RowsTask, [file], {"columns": columns} | options)
     form, colon, path = source.partition(":")
     if colon and path and (form in FORMATS or (form.isidentifier() and Path(path).exists())):
         return build("task", form, Benchmark, [form, path], options)
-    if _is_file(source):
+    if named_columns(source)[1] or _is_file(source):
         return build("task", source, RowsTask, [source], options)
     if form in READERS and colon:
         raise ValueError(f"{source} names nothing: write {form}:NAME")
@@ -175,5 +172,7 @@ def _is_file(text: str) -> bool:
     return (
         text.lower().endswith(suffixes)
         or bool(re.fullmatch(r"[^()\s]*/[^()]*", text))
-        or Path(text).exists()
+        or Path(text).is_dir()
+        # not what happens to be called as a task is
+        or (text not in NAMES and Path(text).is_file())
     )

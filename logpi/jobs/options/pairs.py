@@ -64,7 +64,7 @@ class PairArguments:
         task = RowsTask(self.data, need=need)
         keep = without_empty if self.skip_empty else list
         rows = keep(task.rows("train"))
-        tell_unread(reader, rows, "rows")
+        tell_unread(reader, rows, "rows", "chosen", "rejected", "completion")
         known = read(reader, rows)
         held_out = read(reader, keep(task.rows("test"))[: self.eval_items])
         note = f"{len(known.groups)} rows to learn from, {len(held_out.groups)} held out"
