@@ -73,6 +73,8 @@ def test_a_factor_of_the_whole_row_ties_its_actions() -> None:
 def test_a_cap_takes_no_other_correction_away() -> None:
     masked = algorithm("grpo", correction="MaskedIS")
     assert algorithm(masked, correction_cap=None) == masked
-    assert algorithm(masked, correction_cap=3.0).objective.correction == TruncatedIS(3.0)  # type: ignore[attr-defined]
+    with pytest.raises(ValueError, match=r"TruncatedIS's, and the correction is MaskedIS"):
+        algorithm(masked, correction_cap=3.0)
     capped = algorithm("grpo", correction_cap=3.0)
+    assert capped.objective.correction == TruncatedIS(3.0)  # type: ignore[attr-defined]
     assert algorithm(capped, correction_cap=None) == algorithm("grpo")
